@@ -1,0 +1,48 @@
+# Two commands matter: `make demo` and `make test`. Both work from a fresh clone with Python 3.11+ and a C++ compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD := pyproject.toml CMakeLists.txt $(wildcard kernels/*)
+SOURCES := $(wildcard kernels/*.cpp kernels/*.h)
+
+.PHONY: help demo test bench lint fmt gpu-check clean
+
+help:  ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/with-demo  ## complete a real photograph six times and say where the sheet lies
+	$(BIN)/picme demo -o demo
+
+test: lint  ## install everything, build the kernels, lint, type-check, run every test
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/with-dev  ## time the latency suite
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+lint: $(VENV)/with-dev  ## ruff, mypy, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+
+fmt: $(VENV)/with-dev  ## rewrite in house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(SOURCES)
+
+gpu-check:  ## measure a machine with a GPU, with its own python3 and torch; installs nothing
+	$(PYTHON) training/gpu_check.py
+
+clean:  ## remove the virtual environment and all caches
+	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/with-demo: $(BIN)/python $(BUILD)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+$(VENV)/with-dev: $(BIN)/python $(BUILD)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/with-demo

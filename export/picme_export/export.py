@@ -1,0 +1,108 @@
+"""From a checkpoint to an engine directory that appears whole or not at all."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from picme_training import checkpoint
+from picme_training.networks import Picme
+
+from picme_export import graphs, verify
+from picme_rt import atomic
+from picme_rt import engine as engines
+
+
+def export(
+    source: Path,
+    target: Path,
+    *,
+    name: str | None = None,
+    card: Path | None = None,
+    provenance: dict[str, Any] | None = None,
+    force: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Exports the averaged weights of a checkpoint and compares both graphs with torch.
+
+    Args:
+        source: A checkpoint, or a run (its newest checkpoint).
+        target: The engine's directory.
+        name: The engine's name; the directory's by default.
+        card: A model card (Markdown) to be copied into the engine as MODEL_CARD.md.
+        provenance: Entries about data, licence and commit.
+        force: Replace an engine that exists.
+
+    Returns:
+        Largest error against torch by graph and batch size.
+
+    Raises:
+        InputError: There is no good checkpoint, or `target` exists.
+        ParityError: A graph does not give what torch gives; nothing is written.
+    """
+    place = checkpoint.find(source)
+    config, step = checkpoint.describe(place)
+    model = Picme(config.network)
+    checkpoint.load_module(place, "ema", model)
+    about = {
+        "checkpoint_step": step,
+        "pictures_seen": step * config.schedule.batch,
+        "config": config.to_dict(),
+        "torch": torch.__version__,
+        **(provenance or {}),
+    }
+    return write(
+        model, target, name=name or target.name, framing=config.framing, card=card, about=about,
+        force=force,
+    )  # fmt: skip
+
+
+def write(
+    model: Picme,
+    target: Path,
+    *,
+    name: str,
+    framing: Any = "aligned",
+    card: Path | None = None,
+    about: dict[str, Any] | None = None,
+    force: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Writes a model, of any weights, as an engine; its spectral norm is folded in place."""
+    graphs.fold(model)
+    tables = graphs.tables_of(model)
+    takes_z_m = tables.decoder.inputs[1].name == "z_m"
+    modules = {
+        "encoder": graphs.EncoderGraph(model),
+        "decoder": graphs.DecoderGraph(model, z_m=takes_z_m),
+    }
+    with atomic.directory(target, force=force) as fresh:
+        (fresh / "fp32").mkdir()
+        errors = {}
+        for role, module in modules.items():
+            path, graph = fresh / "fp32" / f"{role}.onnx", getattr(tables, role)
+            graphs.to_onnx(module, graph, path)
+            errors[role] = verify.parity(module, graph, path)
+        if card is not None:
+            (fresh / "MODEL_CARD.md").write_bytes(card.read_bytes())
+        files = {
+            path.relative_to(fresh).as_posix(): engines.File(
+                hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size
+            )
+            for path in sorted(fresh.rglob("*"))
+            if path.is_file()
+        }
+        engine = engines.Engine(
+            path=target,
+            name=name,
+            framing=framing,
+            size=model.config.size,
+            primitives=model.config.primitives,
+            latent=model.latent_dim,
+            features=[tuple(shape) for shape in model.encoder.shapes],
+            z_m=takes_z_m,
+            variants={"fp32": {role: f"fp32/{role}.onnx" for role in modules}},
+            files=files,
+            provenance={**(about or {}), "parity": errors},
+        )
+        (fresh / engines.MANIFEST).write_text(engines.manifest(engine), encoding="utf-8")
+        engines.load(fresh)  # what is written must be what the runtime reads
+    return errors

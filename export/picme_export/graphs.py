@@ -1,0 +1,110 @@
+"""The two graphs of an engine as torch modules, and their way to ONNX.
+
+The model does not know that ONNX exists: these wrappers give it flat inputs and outputs, in the
+order of `picme_rt.tensors`. No operator draws random numbers: noise enters through z.
+"""
+
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from picme_training.networks import Picme
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from picme_rt import tensors
+
+OPSET = 21  # from 23 on, attention becomes one operator that TensorRT's parser refuses
+
+
+class EncoderGraph(nn.Module):
+    """image, hole -> log_alpha, mu, log_sigma [, z_m], f_0, f_1, ... (Algorithm 2, lines 1-2)."""
+
+    def __init__(self, model: Picme):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, hole: Tensor) -> tuple[Tensor, ...]:
+        encoding, mixture = self.model.encode(image, hole)
+        kept = encoding.features if encoding.z_m is None else (encoding.z_m.mu, *encoding.features)
+        return (*mixture, *kept)
+
+
+class DecoderGraph(nn.Module):
+    """z [, z_m], f_0, ..., hole -> picture at the full size (Algorithm 2, line 6)."""
+
+    def __init__(self, model: Picme, *, z_m: bool):
+        super().__init__()
+        self.model, self.takes_z_m = model, z_m
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        z, *rest, hole = inputs
+        z_m = rest.pop(0) if self.takes_z_m else None
+        return self.model.decode(z, z_m, tuple(rest), hole)[-1]
+
+
+def fold(model: Picme) -> Picme:
+    """Replaces spectral norm by the normalised weights, in place (METHOD 16)."""
+    model.eval()
+    for module in model.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    return model.requires_grad_(False)
+
+
+def tables_of(model: Picme) -> tensors.Tables:
+    """The table of every tensor that enters or leaves the graphs of a model."""
+    return tensors.tables(
+        size=model.config.size,
+        primitives=model.config.primitives,
+        latent=model.latent_dim,
+        features=[tuple(shape) for shape in model.encoder.shapes],
+        z_m=model.config.preset != "pic",
+    )
+
+
+def random_inputs(
+    graph: tensors.Graph, batch: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Inputs for a graph: normal numbers, and for `hole` a random map of 0 and 1."""
+    found = {}
+    for tensor in graph.inputs:
+        value = torch.randn(batch, *tensor.shape, generator=generator)
+        found[tensor.name] = (value > 0).float() if tensor.name == "hole" else value
+    return found
+
+
+def to_onnx(module: nn.Module, graph: tensors.Graph, path: Path) -> None:
+    """Writes one graph with a free batch axis, weights inside, without paths of this machine."""
+    inputs = random_inputs(graph, 2, torch.Generator().manual_seed(0))
+    batch = torch.export.Dim("B", min=1, max=4096)
+    axes = tuple({0: batch} for _ in inputs)
+    # one entry for all the *inputs of the decoder's forward
+    shapes: tuple[object, ...] = (axes,) if isinstance(module, DecoderGraph) else axes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations, not ours to mend
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[t.name for t in graph.inputs],
+            output_names=[t.name for t in graph.outputs],
+            dynamic_shapes=shapes,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None  # with dynamo=True
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # hold file names and lines of the exporting machine
+        node.doc_string = ""
+    if drawn := {n.op_type for n in model.graph.node} & {
+        "RandomNormal",
+        "RandomNormalLike",
+        "Dropout",
+    }:
+        raise AssertionError(f"the graph draws random numbers: {drawn}")
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)

@@ -1,0 +1,35 @@
+// Sampling latents from the Gaussian mixture of PICME. docs/sampling.md is the specification.
+#pragma once
+
+#include <cstdint>
+
+namespace picme {
+
+enum class Mode { categorical, per_primitive, mean };
+
+// B images, P primitives, D latent channels, k samples an image. Arrays are C-contiguous.
+struct SampleGmmParams {
+    const float* log_alpha;  // (B, P)
+    const float* mu;         // (B, P, D)
+    const float* log_sigma;  // (B, P, D)
+    const uint64_t* seeds;   // (B,)
+    float* z;                // (B, k, D), written
+    int32_t* primitive;      // (B, k), written
+    float* log_prob;         // (B, k), written
+
+    int64_t batch;       // B, may be 0
+    int64_t primitives;  // P >= 1
+    int64_t dim;         // D >= 1
+    int64_t k;           // k >= 1
+
+    int64_t first;  // index of the first sample; first + k <= 2**32
+    Mode mode;
+    int64_t fixed_primitive;  // -1, or the primitive of every sample (categorical only)
+    float temperature;        // factor on sigma, finite and >= 0
+};
+
+// Arrays on the host, one thread. Throws std::invalid_argument on sizes that are not as above; the
+// values in the arrays are the caller's to check.
+void sample_gmm_cpu(const SampleGmmParams& params);
+
+}  // namespace picme

@@ -1,0 +1,35 @@
+"""picme_rt: a photograph with a hole becomes k different, plausible photographs.
+
+import picme_rt
+session = picme_rt.Session("engines/cats64")
+done = session.complete(img, mask, k=6)      # done.images: (6, H, W, 3) uint8
+"""
+
+from picme_rt import kernels
+from picme_rt.errors import (
+    ClosedError,
+    EngineError,
+    InputError,
+    MissingPackageError,
+    PicmeError,
+    UnavailableError,
+)
+from picme_rt.session import Completion, Completions, Encoded, Info, Session
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ClosedError",
+    "Completion",
+    "Completions",
+    "Encoded",
+    "EngineError",
+    "Info",
+    "InputError",
+    "MissingPackageError",
+    "PicmeError",
+    "Session",
+    "UnavailableError",
+    "__version__",
+    "kernels",
+]

@@ -1,0 +1,54 @@
+"""Directories that appear whole or not at all: written beside their place, then renamed."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from picme_rt.errors import InputError
+
+
+@contextlib.contextmanager
+def directory(place: Path, *, force: bool = False) -> Iterator[Path]:
+    """A temporary directory that becomes `place` when the block ends without an error.
+
+    Args:
+        place: Where the directory shall be; its parents are made.
+        force: Whether an existing `place` is replaced; the old one stays until the new is whole.
+
+    Yields:
+        The temporary directory, on the same file system.
+
+    Raises:
+        InputError: `place` exists and `force` is not set.
+    """
+    if place.exists() and not force:
+        raise InputError(f"{place} exists; pass --force (force=True) to replace it")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as name:
+        fresh = Path(name) / "new"
+        fresh.mkdir()
+        yield fresh
+        for path in fresh.iterdir():
+            _sync(path)
+        if place.exists():
+            place.rename(Path(name) / "old")
+        fresh.rename(place)
+        _sync(place.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(place: Path) -> None:
+    """Deletes a directory; its name goes first, so that no half of it is ever taken for whole."""
+    doomed = place.with_name(f".{place.name}.removed")
+    place.rename(doomed)
+    shutil.rmtree(doomed)

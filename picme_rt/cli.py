@@ -1,0 +1,75 @@
+"""The command `picme`: a table of verbs, each module imported when its verb is called."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from picme_rt.errors import PicmeError
+
+
+class Verb(NamedTuple):
+    """One verb of the command line.
+
+    Attributes:
+        module: Has `add_arguments(parser)` and `run(arguments)`.
+        help: One line.
+        extra: The extra of the package that brings what the verb needs.
+    """
+
+    module: str
+    help: str
+    extra: str
+
+
+VERBS = {
+    "complete": Verb("picme_rt.verbs.complete", "complete a picture with a hole k times", "cpu"),
+    "info": Verb("picme_rt.verbs.info", "say what an engine is and what would run it", "cpu"),
+    "demo": Verb("picme_rt.verbs.demo", "complete a real photograph and show a sheet", "demo"),
+    "train": Verb("picme_training.verb", "train a network from a configuration", "train"),
+    "export": Verb("picme_export.verb", "turn a checkpoint into an engine", "export"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; gives the exit code: 0, 1 for an error, 2 for wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="picme",
+        description="A photograph with a hole becomes k different, plausible photographs.",
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, verb in VERBS.items():
+        # only the verb that is called loads its module: `picme --help` stays instant
+        own = verbs.add_parser(name, help=verb.help, description=verb.help + ".")
+        if arguments[:1] == [name]:
+            try:
+                module = importlib.import_module(verb.module)
+            except ImportError as exc:
+                return _fail(
+                    f"`picme {name}` needs {exc.name or exc}, which is not installed; "
+                    f"pip install 'picme_rt[{verb.extra}]'"
+                )
+            module.add_arguments(own)
+            own.set_defaults(run=module.run)
+    parsed = parser.parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except PicmeError as exc:
+        return _fail(str(exc))
+    except OSError as exc:
+        return _fail(f"{exc.filename or 'file'}: {exc.strerror or exc}")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("picme: interrupted; what was finished is on disk", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"picme: {' '.join(message.split())}", file=sys.stderr)
+    return 1

@@ -1,0 +1,111 @@
+"""Pictures and masks as users have them, turned once into arrays that the runtime can trust."""
+
+from typing import Any, Protocol, TypeGuard
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from picme_rt.errors import InputError
+
+Image = NDArray[np.uint8]
+"""(H, W, 3) uint8 RGB."""
+Hole = NDArray[np.bool_]
+"""(H, W), True in the hole."""
+Float = NDArray[np.float32]
+
+
+class PilImage(Protocol):
+    """The part of a PIL image that is used here, so that PIL need not be imported."""
+
+    @property
+    def mode(self) -> str:
+        """PIL's name of the channels, such as `RGB` or `L`."""
+        ...
+
+    def convert(self, mode: str) -> Any:
+        """A copy with other channels."""
+        ...
+
+
+ImageLike = ArrayLike | PilImage
+
+
+def _is_pil(value: object) -> TypeGuard[PilImage]:
+    return hasattr(value, "mode") and hasattr(value, "convert")
+
+
+def read_image(img: ImageLike) -> Image:
+    """A picture as (H, W, 3) uint8 RGB, C-contiguous.
+
+    Args:
+        img: (H, W, 3) uint8, or a PIL image, which is converted to RGB (alpha is dropped).
+
+    Raises:
+        InputError: Another shape or dtype; a PIL image of more than 8 bits.
+    """
+    if _is_pil(img):
+        if img.mode.startswith(("I", "F")):
+            raise InputError(
+                f"img must have 8 bits a channel, got a PIL image of mode {img.mode}; scale it to "
+                "0..255 and convert it to RGB"
+            )
+        img = img if img.mode == "RGB" else img.convert("RGB")
+    array = _array("img", img)
+    if array.dtype != np.uint8:
+        raise InputError(
+            f"img must be uint8 in 0..255, got {array.dtype}; convert it, for instance with "
+            "(img * 255).round().astype('uint8') for values in 0..1"
+        )
+    if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise InputError(
+            f"img must be (H, W, 3) RGB, got shape {array.shape}; stack a grey picture three "
+            "times, drop an alpha channel"
+        )
+    return np.ascontiguousarray(array)
+
+
+def read_mask(mask: ImageLike, shape: tuple[int, int]) -> Hole:
+    """A mask as (H, W) bool, True in the hole.
+
+    Args:
+        mask: (H, W) or (H, W, 1), of bool, integers or floats, or a PIL image of one channel;
+            everything that is not zero is hole.
+        shape: (H, W) of the picture.
+
+    Raises:
+        InputError: Another shape than the picture's, NaN, or a dtype without a zero.
+    """
+    if _is_pil(mask) and len(mask.mode) > 1 and mask.mode not in ("I;16", "I;16L", "I;16B"):
+        raise InputError(f"mask must have one channel, got a PIL image of mode {mask.mode}")
+    array = _array("mask", mask)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.shape != shape:
+        raise InputError(
+            f"mask must have the height and width of img, {shape}, got shape {array.shape}"
+        )
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"mask must be bool, integers or floats, got {array.dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError("mask must be finite, got NaN or infinity; 0 is known, anything else hole")
+    return np.ascontiguousarray(array != 0)
+
+
+def _array(name: str, value: object) -> NDArray[np.generic]:
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as exc:
+        raise InputError(f"{name} must be an array or a PIL image, got {type(value)}") from exc
+    if array.dtype == object:
+        raise InputError(f"{name} must be an array or a PIL image, got {type(value).__name__}")
+    return array
+
+
+def to_network(pixels: Float) -> Float:
+    """0..255 to [-1, 1]: x / 127.5 - 1."""
+    return pixels / np.float32(127.5) - np.float32(1)
+
+
+def to_levels(picture: Float) -> Float:
+    """[-1, 1] to 0..255, not rounded."""
+    return (picture + np.float32(1)) * np.float32(127.5)

@@ -1,0 +1,36 @@
+"""`picme info ENGINE`: what an engine is, and what would run it here."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from picme_rt.session import Session
+from picme_rt.verbs.complete import add_engine_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument("engine", type=Path, metavar="ENGINE", help="the engine's directory")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    add_engine_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Loads the engine, so that what is printed was tried, and prints its `Info`."""
+    with Session(
+        arguments.engine,
+        device=arguments.device,
+        backend=arguments.backend,
+        precision=arguments.precision,
+    ) as session:
+        info = dataclasses.asdict(session.info)
+    if arguments.json:
+        print(json.dumps(info, indent=1))
+        return
+    provenance = info.pop("provenance")
+    for name, value in info.items():
+        print(f"{name:12} {value}")
+    for name in ("data", "licence", "commit", "pictures_seen", "parity"):
+        if name in provenance:
+            print(f"{name:12} {provenance[name]}")

@@ -1,0 +1,1 @@
+"""Training of PICME: networks, losses, masks, data, the loop and its checkpoints."""

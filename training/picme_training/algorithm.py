@@ -1,0 +1,151 @@
+"""Algorithm 1: one training pass, from a picture and its hole to the losses of f, g and D."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from picme_training import losses
+from picme_training.config import LossConfig
+from picme_training.gaussians import kl_to_standard
+from picme_training.networks import Picme
+from picme_training.perceptual import Lpips
+
+
+class Noise(NamedTuple):
+    """The standard normal and uniform numbers of one pass; drawn outside, so that a pass repeats.
+
+    Attributes:
+        z_m: (B, D) normal.
+        z_c: (B, D) normal, of the reconstruction path.
+        inferred: (B, D) normal, of the inferred z_c.
+        choice: (B,) uniform in [0, 1), picks the drawn primitive.
+    """
+
+    z_m: Tensor
+    z_c: Tensor
+    inferred: Tensor
+    choice: Tensor
+
+    @staticmethod
+    def draw(batch: int, latent: int, generator: torch.Generator) -> "Noise":
+        """Fresh numbers from `generator`, on its device."""
+        device = generator.device
+        z_m, z_c, inferred = torch.randn(3, batch, latent, generator=generator, device=device)
+        return Noise(z_m, z_c, inferred, torch.rand(batch, generator=generator, device=device))
+
+
+class Pass(NamedTuple):
+    """What one pass over the generator yields.
+
+    Attributes:
+        loss: The weighted sum that is minimised (L_FINAL).
+        terms: Each unweighted term, detached, by name.
+        generated: Pictures for the discriminator's step, detached.
+        j: The best primitive of each picture, (B,).
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    generated: Tensor
+    j: Tensor
+
+
+def generator_pass(
+    model: Picme,
+    judge: nn.Module,
+    image: Tensor,
+    hole: Tensor,
+    noise: Noise,
+    config: LossConfig,
+    lpips: Lpips | None = None,
+) -> Pass:
+    """Algorithm 1, lines 1-7: encode, model, infer, generate, and all losses of f, the mixture, g.
+
+    Args:
+        model: The completion network.
+        judge: The discriminator D, frozen by the caller.
+        image: (B, 3, S, S) float32 in [-1, 1], I_o.
+        hole: (B, 1, S, S) float32, 1 in the hole.
+        noise: The pass's random numbers.
+        config: Weights of the losses.
+        lpips: The perceptual measure, needed where `config.perceptual` > 0.
+    """
+    batch = len(image)
+    # Line 1: encode I_m and I_c with the one shared f, in one forward (METHOD 8)
+    features = model.features(torch.cat([image, image]), torch.cat([hole, 1 - hole]))
+    encoding = model.encoding(tuple(feature[:batch] for feature in features))
+    z_c = model.latent.gaussian(features[-1][batch:])
+
+    # Lines 2-4: L_GMM reaches the mixture alone; statistics of z_c and z_m stand still (METHOD 5)
+    fitted = model.latent.mixture(encoding.condition.detach())
+    each = losses.divergences(fitted, z_c.detach(), config.direction)
+    j = losses.best_primitive(each)
+    l_f = losses.frequency(fitted.log_alpha, j)
+    l_bm = losses.back_propagate_max(each, j, config.losers)
+
+    # Line 5: infer z_c from z_m by Eq. 3; L_C reaches mu and sigma through the sample (METHOD 12)
+    mixture = model.latent.mixture(encoding.condition)
+    inferred = []
+    if config.decoded in ("best", "both"):
+        inferred.append(mixture.primitive(j).sample(noise.inferred))
+    if config.decoded in ("draw", "both"):
+        cumulative = mixture.log_alpha.detach().exp().cumsum(1)
+        drawn = (cumulative <= noise.choice[:, None] * cumulative[:, -1:]).sum(1)
+        inferred.append(
+            mixture.primitive(drawn.clamp(max=each.shape[1] - 1)).sample(noise.inferred)
+        )
+
+    # Line 6: generate; the reconstruction comes first in the batch
+    ways = 1 + len(inferred)
+    z_m = None if encoding.z_m is None else encoding.z_m.sample(noise.z_m).repeat(ways, 1)
+    pictures = model.decode(
+        torch.cat([z_c.sample(noise.z_c), *inferred]),
+        z_m,
+        tuple(f.repeat(ways, 1, 1, 1) for f in encoding.features),
+        hole.repeat(ways, 1, 1, 1),
+    )
+
+    # Line 7: L_ELBO and L_C
+    known = 1 - hole
+    terms = {
+        "L_F": l_f,
+        "L_BM": l_bm,
+        "KL_c": kl_to_standard(z_c).mean(),
+        "L1": losses.reconstruction([p[:batch] for p in pictures], image),
+        "L1_known": losses.known_reconstruction(
+            [p[batch:] for p in pictures],
+            image.repeat(ways - 1, 1, 1, 1),
+            known.repeat(ways - 1, 1, 1, 1),
+        ),
+    }
+    if encoding.z_m is not None:
+        terms["KL_m"] = kl_to_standard(encoding.z_m).mean()
+    judged = pictures[-1]
+    if config.composite:
+        judged = torch.where(hole.repeat(ways, 1, 1, 1) > 0, judged, image.repeat(ways, 1, 1, 1))
+    scores = judge(torch.cat([judged, image])).float()
+    made, real = scores[:-batch], scores[-batch:]
+    terms["L_A"] = losses.adversarial(made[:batch], made[batch:], real)
+    weights = {
+        "L_F": config.frequency,
+        "L_BM": config.gmm,
+        "KL_c": config.posterior,
+        "KL_m": config.elbo,
+        "L1": 1.0,
+        "L1_known": 1.0,
+        "L_A": config.adversarial,  # Eq. 8: L_C = L_R + lambda_A L_A
+    }
+    if config.perceptual > 0:
+        assert lpips is not None  # the loop refuses to start without it
+        terms["LPIPS"] = lpips(pictures[-1][:batch], image).mean()
+        weights["LPIPS"] = config.perceptual
+    counted = {**terms, "KL_c": (terms["KL_c"] - config.free).clamp(min=0)}
+    loss = torch.stack([weights[name] * term for name, term in counted.items()]).sum()
+    return Pass(loss, {k: v.detach() for k, v in terms.items()}, judged.detach(), j)
+
+
+def discriminator_loss(judge: nn.Module, image: Tensor, generated: Tensor) -> Tensor:
+    """The LSGAN loss of D on originals (B, ...) and generated pictures (n B, ...)."""
+    scores = judge(torch.cat([image, generated])).float()
+    return losses.discriminator(scores[: len(image)], scores[len(image) :])

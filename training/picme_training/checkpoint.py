@@ -1,0 +1,145 @@
+"""Checkpoints: safetensors and one JSON in a directory that appears whole or not at all.
+
+RUN/checkpoints/step_00012000/
+checkpoint.json             format, step, configuration, sha256 of each file
+model.safetensors           live weights of f, the mixture and g
+ema.safetensors             their exponential moving average: what is exported
+discriminator.safetensors   D
+optimizer.safetensors       Adam's moments of both optimisers
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from picme_rt import atomic
+from picme_rt.errors import InputError
+from picme_training import config as configuration
+from picme_training.config import RunConfig
+
+FORMAT = 1
+KEPT = 2  # checkpoints of a run that stay on disk
+
+
+class State(NamedTuple):
+    """All that a run needs to go on: its random draws follow from configuration and step."""
+
+    model: nn.Module
+    ema: nn.Module
+    discriminator: nn.Module
+    optimizers: dict[str, torch.optim.Optimizer]
+
+
+def save(run: Path, step: int, config: RunConfig, state: State) -> Path:
+    """Writes the checkpoint of `step` and deletes all but the newest two; gives its directory."""
+    place = run / "checkpoints" / f"step_{step:08d}"
+    with atomic.directory(place, force=True) as fresh:
+        modules = {"model": state.model, "ema": state.ema, "discriminator": state.discriminator}
+        for name, module in modules.items():
+            tensors = {k: v.contiguous() for k, v in module.state_dict().items()}
+            save_file(tensors, fresh / f"{name}.safetensors")
+        save_file(_moments(state.optimizers), fresh / "optimizer.safetensors")
+        hashes = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
+        content = {"format": FORMAT, "step": step, "config": config.to_dict(), "sha256": hashes}
+        (fresh / "checkpoint.json").write_text(json.dumps(content, indent=2) + "\n")
+    for old in _all(run)[:-KEPT]:
+        atomic.remove(old)
+    return place
+
+
+def find(path: Path) -> Path:
+    """The checkpoint directory that `path` names: itself, or the newest one of a run.
+
+    Raises:
+        InputError: There is no checkpoint.
+    """
+    if (path / "checkpoint.json").is_file():
+        return path
+    if not (found := _all(path)):
+        raise InputError(f"{path} is neither a checkpoint nor a run with checkpoints")
+    return found[-1]
+
+
+def describe(place: Path) -> tuple[RunConfig, int]:
+    """Configuration and step of a checkpoint.
+
+    Raises:
+        InputError: checkpoint.json is damaged or of a newer format.
+    """
+    try:
+        content: dict[str, Any] = json.loads((place / "checkpoint.json").read_text())
+        form, step, tables = content["format"], content["step"], content["config"]
+    except (ValueError, KeyError, TypeError) as exc:
+        raise InputError(f"{place}/checkpoint.json is damaged: {exc!r}") from exc
+    if form != FORMAT:
+        raise InputError(f"{place} has checkpoint format {form}, this version reads {FORMAT}")
+    return configuration.from_dict(tables), int(step)
+
+
+def load_module(place: Path, name: str, module: nn.Module) -> None:
+    """Loads one network of a checkpoint, every key and shape checked.
+
+    Raises:
+        InputError: The file is missing, damaged (hash) or belongs to another network.
+    """
+    try:
+        module.load_state_dict(_tensors(place, name), strict=True)
+    except RuntimeError as exc:
+        raise InputError(f"{place}/{name}.safetensors does not fit the network: {exc}") from exc
+
+
+def load(place: Path, state: State) -> int:
+    """Loads everything into `state`, in place; gives the step."""
+    _, step = describe(place)
+    for name in ("model", "ema", "discriminator"):
+        load_module(place, name, getattr(state, name))
+    stored = _tensors(place, "optimizer")
+    for name, optimizer in state.optimizers.items():
+        _restore(name, optimizer, stored)
+    return step
+
+
+def _all(run: Path) -> list[Path]:
+    found = (run / "checkpoints").glob("step_*/checkpoint.json")
+    return sorted(path.parent for path in found)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tensors(place: Path, name: str) -> dict[str, Tensor]:
+    path = place / f"{name}.safetensors"
+    try:
+        expected = json.loads((place / "checkpoint.json").read_text())["sha256"][path.name]
+        if _sha256(path) != expected:
+            raise InputError(f"{path} is damaged: its sha256 is not the one in checkpoint.json")
+        return load_file(path)
+    except (OSError, KeyError, SafetensorError) as exc:
+        raise InputError(f"{path} cannot be read: {exc!r}") from exc
+
+
+def _moments(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
+    return {
+        f"{name}.{index}.{key}": value.contiguous()
+        for name, optimizer in optimizers.items()
+        for index, entry in optimizer.state_dict()["state"].items()
+        for key, value in entry.items()
+    }
+
+
+def _restore(name: str, optimizer: torch.optim.Optimizer, stored: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in stored.items():
+        owner, index, moment = key.split(".")
+        if owner == name:
+            state.setdefault(int(index), {})[moment] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,112 @@
+"""The layout `cats`: PICME's roles with the arithmetic spent where the picture is small.
+
+The picture enters at 32x32 by pixel-unshuffle; z reaches every scale of the decoder as a
+per-channel scale and shift; the features of I_m reach it weighted by the share of known pixels, so
+that the hole is filled from z and from the coarsest map. No operation spans the whole image above
+8x8, hence a runtime may later decode the hole alone. docs/method.md lists these departures.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WIDTHS = {8: 128, 16: 96, 32: 48, 64: 24, 128: 16, 256: 12}
+"""Channels of the maps, by their side in pixels."""
+LATENT = 128
+STYLE = 192
+SLOPE = 0.2
+
+
+def _conv(inputs: int, outputs: int, side: int = 3, stride: int = 1) -> nn.Conv2d:
+    layer = nn.Conv2d(inputs, outputs, side, stride, padding=(side - 1) // 2)
+    nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # bias is there by default
+    return layer
+
+
+class Residual(nn.Module):
+    """x + conv(act(conv(act(x)))), with an optional scale and shift of the middle by a style."""
+
+    def __init__(self, width: int, *, styled: bool = False):
+        super().__init__()
+        self.conv1, self.conv2 = _conv(width, width), _conv(width, width)
+        self.style = nn.Linear(STYLE, 2 * width) if styled else None
+        with torch.no_grad():
+            self.conv2.weight.mul_(0.3)  # no norm: keep the sum's variance near its input's
+
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        h = self.conv1(F.leaky_relu(x, SLOPE))
+        if self.style is not None:
+            scale, shift = self.style(style)[:, :, None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        return x + self.conv2(F.leaky_relu(h, SLOPE))
+
+
+class Encoder(nn.Module):
+    """(B, C, S, S) -> maps at 32x32, 16x16 and 8x8."""
+
+    def __init__(self, size: int, inputs: int):
+        super().__init__()
+        self.unshuffle = size // 32
+        self.enter = _conv(inputs * self.unshuffle**2, WIDTHS[32])
+        self.block32 = Residual(WIDTHS[32])
+        self.down16 = _conv(WIDTHS[32], WIDTHS[16], 4, 2)
+        self.block16 = Residual(WIDTHS[16])
+        self.down8 = _conv(WIDTHS[16], WIDTHS[8], 4, 2)
+        self.block8 = Residual(WIDTHS[8])
+        self.shapes: list[tuple[int, ...]] = [(WIDTHS[s], s, s) for s in (32, 16, 8)]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        f32 = self.block32(self.enter(F.pixel_unshuffle(x, self.unshuffle)))
+        f16 = self.block16(self.down16(F.leaky_relu(f32, SLOPE)))
+        f8 = self.block8(self.down8(F.leaky_relu(f16, SLOPE)))
+        return f32, f16, f8
+
+
+class Decoder(nn.Module):
+    """z, z_m, the maps of I_m and the hole -> one picture (B, 3, S, S)."""
+
+    SEED = 16  # channels of the 8x8 map drawn from the style
+
+    def __init__(self, size: int, shapes: list[tuple[int, ...]], latent: int):
+        super().__init__()
+        self.style = nn.Sequential(
+            nn.Linear(2 * latent, STYLE), nn.LeakyReLU(SLOPE), nn.Linear(STYLE, STYLE)
+        )
+        self.seed = nn.Linear(STYLE, self.SEED * 64)
+        self.enter, self.skip, self.blocks = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        inputs = self.SEED
+        for channels, side, _ in reversed(shapes):
+            width = WIDTHS[side]
+            self.enter.append(_conv(inputs, width))
+            self.skip.append(_conv(channels, width, 1))
+            self.blocks.append(
+                nn.ModuleList(Residual(width, styled=True) for _ in range(2 if side == 8 else 1))
+            )
+            inputs = width
+        self.grow = nn.ModuleList()
+        side = 64
+        while side <= size:
+            self.grow.append(_conv(inputs, WIDTHS[side]))
+            inputs, side = WIDTHS[side], 2 * side
+        self.colours = _conv(inputs, 3)
+        with torch.no_grad():
+            self.colours.weight.mul_(0.3)  # start near grey, away from tanh's flat ends
+
+    def forward(
+        self, z_c: Tensor, z_m: Tensor, features: tuple[Tensor, ...], hole: Tensor
+    ) -> list[Tensor]:
+        style = F.leaky_relu(self.style(torch.cat([z_m, z_c], dim=1)), SLOPE)
+        x = self.seed(style).view(z_c.shape[0], self.SEED, 8, 8)
+        levels = zip(reversed(features), self.enter, self.skip, self.blocks, strict=True)
+        for feature, enter, skip, blocks in levels:
+            side = feature.shape[-1]
+            if side > 8:
+                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+                feature = feature * F.avg_pool2d(1 - hole, hole.shape[-1] // side)
+            x = enter(x) + skip(feature)
+            for block in blocks:  # type: ignore[attr-defined]  # a ModuleList
+                x = block(x, style)
+        for conv in self.grow:
+            x = conv(F.leaky_relu(F.interpolate(x, scale_factor=2.0, mode="nearest"), SLOPE))
+        return [torch.tanh(self.colours(F.leaky_relu(x, SLOPE)))]

@@ -1,0 +1,252 @@
+"""What a training run is, read from a TOML file: every key known, every value checked."""
+
+import dataclasses
+import math
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from picme_rt.errors import InputError
+
+Preset = Literal["picme", "pic", "cats"]
+Direction = Literal["reverse", "forward"]
+Framing = Literal["aligned", "free"]
+Decoded = Literal["best", "draw", "both"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """Which network: everything that fixes the shape of its weights.
+
+    Attributes:
+        preset: `picme` (the paper's layout), `pic` (PIC's spatial latent, one Gaussian) or `cats`
+            (arithmetic spent where the picture is small; docs/method.md lists its departures).
+        size: Side of the square picture in pixels: 64, 128 or 256.
+        primitives: P, number of Gaussians of the mixture; `pic` has one.
+        mask_channel: Whether the encoder sees the hole as a fourth channel (METHOD 17).
+    """
+
+    preset: Preset
+    size: int
+    primitives: int = 6
+    mask_channel: bool = True
+
+    def __post_init__(self) -> None:
+        if self.preset not in get_args(Preset):
+            raise InputError(f"preset must be one of {get_args(Preset)}, got {self.preset!r}")
+        if self.size not in (64, 128, 256):
+            raise InputError(f"size must be 64, 128 or 256, got {self.size}")
+        if self.primitives < 1:
+            raise InputError(f"primitives must be at least 1, got {self.primitives}")
+        if self.preset == "pic" and self.primitives != 1:
+            raise InputError(f"preset pic has one Gaussian, got primitives = {self.primitives}")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights of the losses (docs/method.md); the defaults are the paper's, with its corrections.
+
+    Attributes:
+        gmm: Weight of L_BM (Eq. 5), the mean over dimensions of a KL in nats.
+        frequency: Weight of L_F (Eq. 4).
+        elbo: Weight of KL(q(z_m|I_m), N(0, I)), mean over dimensions.
+        posterior: Weight of KL(q(z_c|I_c), N(0, I)), mean over dimensions; without it sigma_c
+            falls to the clamp.
+        free: Nats a dimension of that KL that cost nothing, so that z_c is not ignored.
+        direction: `reverse` is the paper's KL(N_j, N_c), `forward` is KL(N_c, N_j).
+        losers: Share of Eq. 5 that goes to the primitives that did not win; 0 is the paper.
+        adversarial: lambda_A of Eq. 8.
+        perceptual: Weight of LPIPS between the reconstruction and the picture; 0 is the paper.
+        decoded: Which inferred z_c is decoded for the known-pixel and adversarial terms: the `best`
+            primitive (the paper), one `draw` from alpha, or `both` (METHOD 12).
+        composite: The discriminator sees composites (known pixels of the original) rather than g's
+            raw output.
+    """
+
+    gmm: float = 1.0
+    frequency: float = 1.0
+    elbo: float = 0.01
+    posterior: float = 0.1
+    free: float = 0.0
+    direction: Direction = "reverse"
+    losers: float = 0.05
+    adversarial: float = 0.05
+    perceptual: float = 0.0
+    decoded: Decoded = "both"
+    composite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.direction not in get_args(Direction):
+            raise InputError(f"direction must be 'reverse' or 'forward', got {self.direction!r}")
+        if self.decoded not in get_args(Decoded):
+            raise InputError(f"decoded must be one of {get_args(Decoded)}, got {self.decoded!r}")
+        if not 0 <= self.losers < 1:
+            raise InputError(f"losers must be in [0, 1), got {self.losers}")
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskConfig:
+    """How often each kind of hole is drawn (relative weights) in training.
+
+    Attributes:
+        centre: The centred square of half the side.
+        rectangles: One to three random rectangles.
+        strokes: Random irregular brush strokes.
+        folder: A mask of the folder given on the command line.
+    """
+
+    centre: float = 1.0
+    rectangles: float = 1.0
+    strokes: float = 1.0
+    folder: float = 0.0
+
+    def __post_init__(self) -> None:
+        weights = dataclasses.astuple(self)
+        if min(weights) < 0 or sum(weights) <= 0:
+            raise InputError(f"mask weights must be 0 or more with a positive sum, got {weights}")
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random views of a picture.
+
+    Attributes:
+        flip: Mirror left to right half of the time.
+        zoom: Smallest side of the random square crop, as a share of the picture; 1 crops nothing.
+    """
+
+    flip: bool = True
+    zoom: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0 < self.zoom <= 1:
+            raise InputError(f"zoom must be in (0, 1], got {self.zoom}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """How long and how fast.
+
+    Attributes:
+        steps: Optimiser steps of the whole run.
+        batch: Pictures a step.
+        lr: Adam's learning rate of the encoder, the mixture and the decoder.
+        lr_discriminator: Adam's learning rate of the discriminator.
+        beta1: Adam's first moment (PIC: 0).
+        beta2: Adam's second moment (PIC: 0.999).
+        decay: Share of the steps, at the end, over which both rates fall to zero along a cosine.
+        ema: Decay of the exponential moving average of the weights, per step.
+        evaluate_every: Steps between evaluations (grid, primitives used) and checkpoints.
+        precision: `fp32` or `bf16` (autocast).
+        seed: Of the initial weights and of every random draw.
+    """
+
+    steps: int
+    batch: int = 16
+    lr: float = 1e-4
+    lr_discriminator: float = 1e-4
+    beta1: float = 0.0
+    beta2: float = 0.999
+    decay: float = 0.0
+    ema: float = 0.999
+    evaluate_every: int = 1000
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.precision not in ("fp32", "bf16"):
+            raise InputError(f"precision must be 'fp32' or 'bf16', got {self.precision!r}")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema must be in [0, 1), got {self.ema}")
+
+    def rate(self, step: int) -> float:
+        """Share of the learning rate at `step`: 1, then a cosine to 0 over the last `decay`."""
+        start = self.steps * (1 - self.decay)
+        if step <= start:
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - start) / (self.steps - start)))
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A whole training run, as its TOML file says it."""
+
+    network: NetworkConfig
+    schedule: ScheduleConfig
+    loss: LossConfig = LossConfig()
+    masks: MaskConfig = MaskConfig()
+    augment: AugmentConfig = AugmentConfig()
+    framing: Framing = "aligned"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain tables, as `from_dict` reads them."""
+        return dataclasses.asdict(self)
+
+
+_TABLES = {
+    "network": NetworkConfig,
+    "schedule": ScheduleConfig,
+    "loss": LossConfig,
+    "masks": MaskConfig,
+    "augment": AugmentConfig,
+}
+
+
+def from_dict(tables: dict[str, Any]) -> RunConfig:
+    """A run from plain tables.
+
+    Raises:
+        InputError: A table or key is missing or unknown, or a value is out of its range.
+    """
+    parts: dict[str, Any] = {}
+    for name, value in tables.items():
+        if name == "framing":
+            if value not in get_args(Framing):
+                raise InputError(f"framing must be 'aligned' or 'free', got {value!r}")
+            parts[name] = value
+            continue
+        if name not in _TABLES or not isinstance(value, dict):
+            known = ", ".join(["framing", *(f"[{table}]" for table in _TABLES)])
+            raise InputError(f"configuration has an unknown entry {name!r}; known are {known}")
+        kind = _TABLES[name]
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+        for key, got in value.items():
+            if key not in fields:
+                raise InputError(f"[{name}] has an unknown key {key!r}; known are {list(fields)}")
+            _check_type(f"[{name}] {key}", fields[key].type, got)
+        required = {key for key, field in fields.items() if field.default is dataclasses.MISSING}
+        if missing := required - set(value):
+            raise InputError(f"[{name}] lacks {sorted(missing)}")
+        parts[name] = kind(**value)
+    if missing := {"network", "schedule"} - set(parts):
+        raise InputError(f"configuration lacks the tables {sorted(missing)}")
+    return RunConfig(**parts)
+
+
+def _check_type(where: str, expected: Any, got: object) -> None:
+    if expected is float:
+        good = isinstance(got, (int, float)) and not isinstance(got, bool) and math.isfinite(got)
+    elif expected in (int, bool):
+        good = type(got) is expected
+    else:
+        good = isinstance(got, str)
+    if not good:
+        name = expected.__name__ if isinstance(expected, type) else "string"
+        raise InputError(f"{where} must be of type {name}, got {got!r}")
+
+
+def load(path: Path) -> RunConfig:
+    """The run that the TOML file at `path` describes.
+
+    Raises:
+        InputError: The file is missing, is no TOML, or has an unknown key or a bad value.
+    """
+    try:
+        return from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as exc:
+        raise InputError(f"there is no configuration file {path}") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise InputError(f"{path} is not valid TOML: {exc}") from exc

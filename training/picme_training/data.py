@@ -1,0 +1,109 @@
+"""Pictures for training: decoded once, kept as uint8, viewed by random crops and mirrors."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from picme_rt.errors import InputError
+from picme_training import masks
+from picme_training.config import RunConfig
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+def load_pictures(folder: Path, side: int, *, limit: int | None = None) -> Tensor:
+    """Every picture of a folder as one tensor (N, 3, side, side) uint8, in the order of names.
+
+    A picture is cropped to its centred square and resized with Lanczos.
+
+    Raises:
+        InputError: The folder is missing or holds no picture.
+    """
+    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)[:limit]
+    if not paths:
+        raise InputError(f"data must be a folder with {', '.join(SUFFIXES)} pictures, got {folder}")
+    pictures = torch.empty(len(paths), 3, side, side, dtype=torch.uint8)
+
+    def read(item: tuple[int, Path]) -> None:
+        with Image.open(item[1]) as picture:
+            rgb = picture.convert("RGB")
+        width, height = rgb.size
+        edge = min(width, height)
+        left, top = (width - edge) // 2, (height - edge) // 2
+        box = (left, top, left + edge, top + edge)
+        square = rgb.resize((side, side), Image.Resampling.LANCZOS, box=box)
+        pictures[item[0]] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+    with ThreadPoolExecutor() as pool:
+        reading = pool.map(read, enumerate(paths))
+        for _ in tqdm(reading, total=len(paths), desc="reading pictures", unit="img", leave=False):
+            pass
+    return pictures
+
+
+def split(pictures: Tensor, size: int, held_out: int) -> tuple[Tensor, Tensor]:
+    """The pictures to learn from, and the last `held_out` of them at `size`, to measure with.
+
+    Raises:
+        InputError: There are not more pictures than are held out.
+    """
+    if len(pictures) <= held_out:
+        raise InputError(
+            f"data must hold more than {held_out} pictures where no --val is given, "
+            f"got {len(pictures)}"
+        )
+    kept = pictures[-held_out:].float()
+    val = F.interpolate(kept, size, mode="bilinear", antialias=True, align_corners=False)
+    return pictures[:-held_out], val.round().clamp(0, 255).byte()
+
+
+class Batches:
+    """Batches of (image, hole), each a function of (seed, step) alone, so that a run can resume.
+
+    `batch(step)` gives image (B, 3, S, S) float32 in [-1, 1] and hole (B, 1, S, S) float32. Every
+    epoch is a new permutation of the pictures.
+    """
+
+    def __init__(self, pictures: Tensor, config: RunConfig, holes: list[masks.Hole] | None = None):
+        self.pictures, self.config, self.holes = pictures, config, holes
+
+    def _rows(self, step: int) -> np.ndarray:
+        count, size = len(self.pictures), self.config.schedule.batch
+        rows: list[int] = []
+        for place in range(step * size, (step + 1) * size):
+            epoch, index = divmod(place, count)
+            if not rows or index == 0:
+                order = np.random.default_rng([self.config.schedule.seed, 1, epoch])
+                permutation = order.permutation(count)
+            rows.append(int(permutation[index]))
+        return np.array(rows)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """The batch of one step."""
+        rng = np.random.default_rng([self.config.schedule.seed, 2, step])
+        size = self.config.network.size
+        pictures = self.pictures[self._rows(step)].float() / 127.5 - 1
+        image = _views(pictures, size, self.config.augment.zoom, self.config.augment.flip, rng)
+        drawn = [masks.draw(self.config.masks, size, rng, self.holes) for _ in pictures]
+        hole = torch.from_numpy(np.stack(drawn)).float()[:, None]
+        return image, hole
+
+
+def _views(
+    pictures: Tensor, size: int, zoom: float, flip: bool, rng: np.random.Generator
+) -> Tensor:
+    """Random square crops of sides zoom..1, mirrored at random, resampled to `size`."""
+    count = len(pictures)
+    side = rng.uniform(zoom, 1, count)
+    shift = rng.uniform(-1, 1, (count, 2)) * (1 - side)[:, None]
+    mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0) if flip else np.ones(count)
+    theta = np.zeros((count, 2, 3), np.float32)
+    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = side * mirror, side, shift
+    grid = F.affine_grid(torch.from_numpy(theta), [count, 3, size, size], align_corners=False)
+    return F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)

@@ -1,0 +1,81 @@
+"""The discriminators D of Eq. 7: PIC's residual one, and a compact one for the preset `cats`."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from picme_training.config import NetworkConfig
+from picme_training.networks import COARSE, ResidualDown, conv
+
+
+class SelfAttention(nn.Module):
+    """x + gamma xA' with A = softmax(q'q) over all places, as in PIC's discriminator."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.query = conv(channels, channels // 4, 1)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.query(x).flatten(2).float()
+        with torch.autocast(x.device.type, enabled=False):
+            weights = torch.softmax(q.transpose(1, 2) @ q, dim=-1)
+            attended = (x.flatten(2).float() @ weights.transpose(1, 2)).view_as(x)
+        return x + self.gamma * attended
+
+
+class PicDiscriminator(nn.Module):
+    """Residual blocks down to 8x8, self-attention at 32x32 (16x16 at size 64), 6x6 scores."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        steps = int(math.log2(size // COARSE))
+        widths = [min(32 * 2**i, 128) for i in range(steps)]
+        layers: list[nn.Module] = []
+        inputs, side = 3, size
+        for i, width in enumerate(widths):
+            layers.append(ResidualDown(inputs, width, first=i == 0))
+            inputs, side = width, side // 2
+            if side == (32 if size > 64 else 16):
+                layers.append(SelfAttention(width))
+        self.layers = nn.Sequential(*layers)
+        self.score = spectral_norm(nn.Conv2d(inputs, 1, 3))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.score(F.leaky_relu(self.layers(image), 0.1))
+
+
+class CompactDiscriminator(nn.Module):
+    """Strided 4x4 convolutions from 32x32 (pixel-unshuffled) to 8x8 scores."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.unshuffle = size // 32
+
+        def layer(inputs: int, outputs: int, side: int, stride: int) -> nn.Module:
+            return spectral_norm(nn.Conv2d(inputs, outputs, side, stride, padding=(side - 1) // 2))
+
+        self.layers = nn.ModuleList(
+            [
+                layer(3 * self.unshuffle**2, 64, 3, 1),
+                layer(64, 128, 4, 2),
+                layer(128, 192, 4, 2),
+                layer(192, 192, 3, 1),
+            ]
+        )
+        self.score = layer(192, 1, 3, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = F.pixel_unshuffle(image, self.unshuffle)
+        for strided in self.layers:
+            x = F.leaky_relu(strided(x), 0.2)
+        return self.score(x)
+
+
+def make(config: NetworkConfig) -> nn.Module:
+    """The discriminator that goes with a network; (B, 3, S, S) -> scores (B, 1, h, w)."""
+    kind = CompactDiscriminator if config.preset == "cats" else PicDiscriminator
+    return kind(config.size)

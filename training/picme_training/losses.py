@@ -1,0 +1,80 @@
+"""Eq. 4-8 of the paper, with the corrections of docs/method.md.
+
+Pictures are (B, 3, S, S) float32 in [-1, 1]; `known` is (B, 1, S, S) float32, 1 outside the hole.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from picme_training.config import Direction
+from picme_training.gaussians import Gaussian, Mixture, kl
+
+
+def divergences(mixture: Mixture, target: Gaussian, direction: Direction) -> Tensor:
+    """KL between each primitive and `target`, (B, P), in nats a dimension.
+
+    `reverse` is KL(N_i, N(z_c|I_c)), the paper's; `forward` is KL(N(z_c|I_c), N_i), under which a
+    primitive has to cover the spread of its targets (METHOD 19).
+    """
+    primitives = Gaussian(mixture.mu, mixture.log_sigma)
+    wide = Gaussian(target.mu[:, None], target.log_sigma[:, None])
+    return kl(primitives, wide) if direction == "reverse" else kl(wide, primitives)
+
+
+def best_primitive(each: Tensor) -> Tensor:
+    """Eq. 4: j = argmin_i of the divergences (B, P); (B,) int64, no gradient (METHOD 4)."""
+    return each.detach().argmin(dim=1)
+
+
+def frequency(log_alpha: Tensor, j: Tensor) -> Tensor:
+    """Eq. 4: L_F = (v - alpha)(v - alpha)', the sum over primitives, the mean over the batch."""
+    v = F.one_hot(j, log_alpha.shape[1]).to(log_alpha.dtype)
+    return ((v - log_alpha.exp()) ** 2).sum(1).mean()
+
+
+def back_propagate_max(each: Tensor, j: Tensor, losers: float) -> Tensor:
+    """Eq. 5: L_BM, the divergence of the best primitive alone, mean over the batch.
+
+    With `losers` > 0 that share goes to the mean of the others, so that no primitive dies
+    (METHOD 6); with one primitive there are no losers.
+    """
+    best = each.gather(1, j[:, None])[:, 0]
+    others = each.shape[1] - 1
+    if others == 0 or losers == 0:
+        return best.mean()
+    rest = (each.sum(1) - best) / others
+    return ((1 - losers) * best + losers * rest).mean()
+
+
+def reconstruction(pictures: list[Tensor], original: Tensor) -> Tensor:
+    """Eq. 6, first term: L1 between g(z_m, z_c) and I_o, mean over values and output scales."""
+    parts = [F.l1_loss(one, F.adaptive_avg_pool2d(original, one.shape[-1])) for one in pictures]
+    return torch.stack(parts).mean()
+
+
+def known_reconstruction(pictures: list[Tensor], original: Tensor, known: Tensor) -> Tensor:
+    """Eq. 6, second term: L1 on the known pixels, mean over them and over the output scales.
+
+    At a smaller scale a pixel is known where all pixels under it are.
+    """
+    parts = []
+    for one in pictures:
+        side = one.shape[-1]
+        there = (F.adaptive_avg_pool2d(known, side) > 1 - 1e-4).to(one.dtype)
+        error = (one - F.adaptive_avg_pool2d(original, side)).abs() * there
+        parts.append(error.sum() / (3 * there.sum()).clamp(min=1))
+    return torch.stack(parts).mean()
+
+
+def adversarial(of_reconstruction: Tensor, of_inferred: Tensor, of_original: Tensor) -> Tensor:
+    """Eq. 7: ||D(I_o^) - 1||^2 + ||D(I_o^(j)) - D(I_o)||^2, means; no gradient through D(I_o)."""
+    target = of_original.detach()
+    if len(of_inferred) != len(target):  # best and drawn, one after the other
+        target = target.repeat(len(of_inferred) // len(target), 1, 1, 1)
+    return ((of_reconstruction - 1) ** 2).mean() + ((of_inferred - target) ** 2).mean()
+
+
+def discriminator(of_original: Tensor, of_generated: Tensor) -> Tensor:
+    """LSGAN's loss of D: originals to 1, generated to 0."""
+    return 0.5 * (((of_original - 1) ** 2).mean() + (of_generated**2).mean())

@@ -1,0 +1,88 @@
+"""Holes to train and to measure with: (S, S) bool arrays, True in the hole."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from picme_rt.errors import InputError
+from picme_training.config import MaskConfig
+
+Hole = NDArray[np.bool_]
+
+
+def centre(size: int) -> Hole:
+    """The centred square of half the side: the paper's centre mask."""
+    hole = np.zeros((size, size), bool)
+    hole[size // 4 : size - size // 4, size // 4 : size - size // 4] = True
+    return hole
+
+
+def rectangles(size: int, rng: np.random.Generator) -> Hole:
+    """One to three rectangles, each side from an eighth to a half of the picture's."""
+    hole = np.zeros((size, size), bool)
+    for _ in range(rng.integers(1, 4)):
+        height, width = rng.integers(size // 8, size // 2 + 1, 2)
+        top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
+        hole[top : top + height, left : left + width] = True
+    return hole
+
+
+def strokes(size: int, rng: np.random.Generator) -> Hole:
+    """One to four brush strokes: random walks with round joints, 6 % to 20 % of the side wide."""
+    canvas = Image.new("1", (size, size))
+    pen = ImageDraw.Draw(canvas)
+    for _ in range(rng.integers(1, 5)):
+        at = rng.uniform(0, size, 2)
+        angle = rng.uniform(0, 2 * np.pi)
+        radius = rng.uniform(0.03, 0.1) * size
+        for _ in range(rng.integers(2, 9)):
+            angle += rng.normal(0, 1.0)
+            step = rng.uniform(0.08, 0.25) * size * np.array([np.cos(angle), np.sin(angle)])
+            to = np.clip(at + step, 0, size - 1)
+            pen.line([*at, *to], fill=1, width=max(1, round(2 * radius)))
+            for x, y in (at, to):
+                pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=1)
+            at = to
+    return np.array(canvas, bool)
+
+
+def load_folder(folder: Path, size: int) -> list[Hole]:
+    """Every mask of a folder, resized to `size`; values over 127 are hole.
+
+    Raises:
+        InputError: The folder holds no readable mask.
+    """
+    found = []
+    for path in sorted(folder.glob("*")):
+        if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"):
+            with Image.open(path) as picture:
+                grey = picture.convert("L").resize((size, size), Image.Resampling.NEAREST)
+            found.append(np.array(grey) > 127)
+    if not found:
+        raise InputError(f"masks must be a folder with .png or .jpg masks, got {folder}")
+    return found
+
+
+def draw(
+    config: MaskConfig, size: int, rng: np.random.Generator, folder: list[Hole] | None = None
+) -> Hole:
+    """One training hole of a kind drawn by the weights of `config`; never empty, never full."""
+    weights = np.array([config.centre, config.rectangles, config.strokes, config.folder])
+    kind = rng.choice(4, p=weights / weights.sum())
+    if kind == 0:
+        return centre(size)
+    if kind == 1:
+        return rectangles(size, rng)
+    if kind == 3:
+        if not folder:
+            raise InputError("masks.folder > 0 needs a folder of masks: pass --masks DIR")
+        hole = folder[rng.integers(len(folder))]
+        hole = hole[:, ::-1] if rng.random() < 0.5 else hole
+        if 0 < hole.sum() < hole.size:
+            return hole
+    hole = strokes(size, rng)
+    while not 0 < hole.sum() < hole.size:
+        hole = strokes(size, rng)
+    return hole

@@ -1,0 +1,312 @@
+"""PICME's network in PIC's layout: encoder f, latent heads, mixture, decoder g.
+
+Figure 4 of the paper: one encoder f maps the masked picture I_m (and, in training, its complement
+I_c) to features; average pooling and a fully connected layer give the Gaussian z; three MLPs on
+z_m give the mixture; g decodes [z_m, z_c] and the features of I_m. Channels follow PIC.
+docs/method.md lists every departure.
+
+Letters: B batch, C channels, D latent, P primitives, S side. Pictures are (B, 3, S, S) float32 in
+[-1, 1], `hole` is (B, 1, S, S) float32, 1 in the hole.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from picme_training import compact
+from picme_training.config import NetworkConfig
+from picme_training.gaussians import LOG_SIGMA_RANGE, Gaussian, Mixture, gaussian_from
+
+COARSE = 8  # side of the coarsest feature map, f_m
+LATENT = 256  # D of PICME's z
+SLOPE = 0.1  # of LeakyReLU in PIC's networks
+
+
+def conv(inputs: int, outputs: int, side: int, padding_mode: str = "zeros") -> nn.Module:
+    """A convolution that keeps the size, under spectral norm (METHOD 16)."""
+    return spectral_norm(
+        nn.Conv2d(inputs, outputs, side, padding=side // 2, padding_mode=padding_mode)
+    )
+
+
+class ResidualDown(nn.Module):
+    """PIC's encoder block: two 3x3 convolutions and AvgPool2 beside a pooled 1x1 shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, *, first: bool = False, down: bool = True):
+        super().__init__()
+        self.first, self.down = first, down
+        hidden = outputs if first else min(inputs, outputs)
+        self.conv1, self.conv2 = conv(inputs, hidden, 3), conv(hidden, outputs, 3)
+        self.shortcut = conv(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(x if self.first else F.leaky_relu(x, SLOPE))
+        h = self.conv2(F.leaky_relu(h, SLOPE))
+        if self.down:
+            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+        return h + self.shortcut(x)
+
+
+class ResidualUp(nn.Module):
+    """PIC's decoder block: instance norm, 3x3, instance norm, transposed 3x3 of stride 2."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.norm1 = nn.InstanceNorm2d(inputs, affine=True)
+        self.norm2 = nn.InstanceNorm2d(outputs, affine=True)
+        self.conv = conv(inputs, outputs, 3)
+        self.up = spectral_norm(_transposed(outputs, outputs))
+        self.shortcut = spectral_norm(_transposed(inputs, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(F.leaky_relu(self.norm1(x), SLOPE))
+        return self.up(F.leaky_relu(self.norm2(h), SLOPE)) + self.shortcut(x)
+
+
+def _transposed(inputs: int, outputs: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
+
+
+class Attention(nn.Module):
+    """PIC's short + long term attention: o = gamma xA' + x; c = alpha (1-m) f_e A' + m f_e."""
+
+    def __init__(self, channels: int, skip: int):
+        super().__init__()
+        self.query = conv(channels, channels // 4, 1)
+        self.gamma = nn.Parameter(torch.zeros(()))
+        self.alpha = nn.Parameter(torch.zeros(()))
+        self.merge = ResidualDown(channels + skip, channels, down=False)
+
+    def forward(self, x: Tensor, f_e: Tensor, hole: Tensor) -> Tensor:
+        q = self.query(x).flatten(2).float()  # (B, C/4, N)
+        with torch.autocast(x.device.type, enabled=False):  # no scale: overflows in half precision
+            weights = torch.softmax(q.transpose(1, 2) @ q, dim=-1)  # A (B, N, N)
+            short = (x.flatten(2).float() @ weights.transpose(1, 2)).view_as(x)
+            long = (f_e.flatten(2).float() @ weights.transpose(1, 2)).view_as(f_e)
+        known = known_at(hole, x.shape[-1])
+        o = self.gamma * short + x
+        c = self.alpha * (1 - known) * long + known * f_e
+        return self.merge(torch.cat([o, c], dim=1))
+
+
+def known_at(hole: Tensor, side: int) -> Tensor:
+    """Share of known pixels, (B, 1, side, side), under each place of a smaller map."""
+    return F.avg_pool2d(1 - hole, hole.shape[-1] // side)
+
+
+class PicEncoder(nn.Module):
+    """PIC's encoder: residual blocks down to 8x8; gives (f_e for the attention, f_m)."""
+
+    def __init__(self, size: int, inputs: int):
+        super().__init__()
+        steps = int(math.log2(size // COARSE))
+        widths = [min(32 * 2**i, 128) for i in range(steps)]
+        self.blocks = nn.ModuleList(
+            ResidualDown(a, b, first=i == 0)
+            for i, (a, b) in enumerate(zip([inputs, *widths], widths, strict=False))
+        )
+        self.attention_side = 32 if size > 64 else 16
+        at = int(math.log2(size // self.attention_side))
+        self.shapes: list[tuple[int, ...]] = [
+            (widths[at - 1], self.attention_side, self.attention_side),
+            (widths[-1], COARSE, COARSE),
+        ]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        f_e = x
+        for block in self.blocks:
+            x = block(x)
+            if x.shape[-1] == self.attention_side:
+                f_e = x
+        return f_e, x
+
+
+class PicDecoder(nn.Module):
+    """PIC's decoder with attention; RGB heads from the attention's scale to the full size."""
+
+    def __init__(self, size: int, shapes: list[tuple[int, ...]], latent: int):
+        super().__init__()
+        (skip, self.attention_side, _), (width, _, _) = shapes
+        self.spatial = latent == width * COARSE * COARSE
+        # Figure 4: interpolation + convolution bring [z_m, z_c] = 128x2x2 to 8x8
+        self.start = None if self.spatial else conv(2 * latent // 4, width, 3)
+        self.block = ResidualDown(width, width, down=False)
+        steps = int(math.log2(size // COARSE))
+        widths = [min(2 ** (i + 5), 128) for i in reversed(range(steps))]
+        self.ups, self.heads = nn.ModuleList(), nn.ModuleList()
+        side, inputs = COARSE, width
+        for outputs in widths:
+            colours = 3 if side >= self.attention_side else 0
+            self.ups.append(ResidualUp(inputs + colours, outputs))
+            side, inputs = 2 * side, outputs
+            if side == self.attention_side:
+                self.attention = Attention(outputs, skip)
+            if side >= self.attention_side:
+                self.heads.append(conv(outputs, 3, 3, padding_mode="reflect"))
+
+    def forward(
+        self, z_c: Tensor, z_m: Tensor | None, features: tuple[Tensor, ...], hole: Tensor
+    ) -> list[Tensor]:
+        f_e, f_m = features
+        if self.start is None:
+            x = z_c.view_as(f_m)
+        else:
+            assert z_m is not None  # a vector latent always has z_m
+            z = torch.cat([z_m, z_c], dim=1).view(z_c.shape[0], -1, 2, 2)
+            x = self.start(F.interpolate(z, scale_factor=4.0, mode="nearest"))
+        x = self.block(x + f_m)
+        pictures: list[Tensor] = []
+        for up in self.ups:
+            x = up(torch.cat([x, pictures[-1]], dim=1) if pictures else x)
+            if x.shape[-1] == self.attention_side:
+                x = self.attention(x, f_e, hole)
+            if x.shape[-1] >= self.attention_side:
+                head = self.heads[len(pictures)]
+                pictures.append(torch.tanh(head(F.leaky_relu(x, SLOPE))))
+        return pictures
+
+
+class VectorLatent(nn.Module):
+    """PICME's latent: f_m -> N(z) of D dimensions, and the mixture of z_c given a condition.
+
+    The condition is the mean of z_m (METHOD 9), or the pooled f_m where `pooled` is set.
+    """
+
+    def __init__(self, channels: int, latent: int, primitives: int, *, pooled: bool):
+        super().__init__()
+        self.pooled, self.primitives, self.latent = pooled, primitives, latent
+        flat = channels * 4
+        self.trunk = nn.Sequential(nn.Linear(flat, 2 * latent), nn.LeakyReLU(SLOPE))
+        self.head = nn.Linear(2 * latent, 2 * latent)
+        inputs = flat if pooled else latent
+        self.alpha = _mlp(inputs, primitives)
+        self.mu = _mlp(inputs, primitives * latent)
+        self.log_sigma = _mlp(inputs, primitives * latent)
+        last = self.mu[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.bias, std=0.5)  # the primitives start apart (METHOD 6)
+        # z starts with more signal than noise, else g learns to ignore it before f learns to speak
+        with torch.no_grad():
+            self.head.weight[:latent].mul_(10)
+            self.head.bias[latent:].fill_(-2)
+
+    def _flat(self, f_m: Tensor) -> Tensor:
+        return F.avg_pool2d(f_m, COARSE // 2).flatten(1)
+
+    def gaussian(self, f_m: Tensor) -> Gaussian:
+        """q(z|I), (B, D): of z_m for f(I_m), of z_c for f(I_c)."""
+        return gaussian_from(self.head(self.trunk(self._flat(f_m))))
+
+    def condition(self, f_m: Tensor, z_m: Gaussian | None) -> Tensor:
+        """What the mixture is a function of."""
+        if self.pooled or z_m is None:
+            return self._flat(f_m).float()
+        return z_m.mu
+
+    def mixture(self, condition: Tensor) -> Mixture:
+        """Eq. 3: q(z_c|z_m)."""
+        shape = (-1, self.primitives, self.latent)
+        mu, log_sigma = self.mu(condition).float(), self.log_sigma(condition).float()
+        log_alpha = torch.log_softmax(self.alpha(condition).float(), dim=-1)
+        return Mixture(log_alpha, mu.view(shape), log_sigma.view(shape).clamp(*LOG_SIGMA_RANGE))
+
+
+def _mlp(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, 128), nn.LeakyReLU(SLOPE), nn.Linear(128, outputs))
+
+
+class SpatialLatent(nn.Module):
+    """PIC's latent: one Gaussian over a (C, 8, 8) map, so D = 64 C and P = 1."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.posterior = _distribution(channels)
+        self.prior = _distribution(channels)
+
+    def gaussian(self, f_m: Tensor) -> Gaussian:
+        """q(z_c|I_c), (B, D), from f(I_c)."""
+        found = gaussian_from(self.posterior(f_m), dim=1)
+        return Gaussian(found.mu.flatten(1), found.log_sigma.flatten(1))
+
+    def condition(self, f_m: Tensor, z_m: Gaussian | None) -> Tensor:
+        """What the prior is a function of: the whole map f_m."""
+        return f_m
+
+    def mixture(self, condition: Tensor) -> Mixture:
+        """p(z_c|I_m) as a mixture of one."""
+        found = gaussian_from(self.prior(condition), dim=1)
+        mu, log_sigma = found.mu.flatten(1)[:, None], found.log_sigma.flatten(1)[:, None]
+        return Mixture(torch.zeros_like(mu[:, :, 0]), mu, log_sigma)
+
+
+def _distribution(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        ResidualDown(channels, channels, down=False), conv(channels, 2 * channels, 1)
+    )
+
+
+class Encoding(NamedTuple):
+    """What the picture with its hole says: everything that is computed once for k completions.
+
+    Attributes:
+        features: Maps for the decoder, fine to coarse; the last one is f_m.
+        z_m: q(z_m|I_m), or None where the latent is spatial (`pic`).
+        condition: What the mixture is a function of.
+    """
+
+    features: tuple[Tensor, ...]
+    z_m: Gaussian | None
+    condition: Tensor
+
+
+class Picme(nn.Module):
+    """The whole completion network: f, the latent heads, the mixture and g."""
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        self.config = config
+        inputs = 4 if config.mask_channel else 3
+        encoder: PicEncoder | compact.Encoder
+        if config.preset == "cats":
+            encoder = compact.Encoder(config.size, inputs)
+            self.latent_dim = compact.LATENT
+        else:
+            encoder = PicEncoder(config.size, inputs)
+            self.latent_dim = LATENT
+        channels = encoder.shapes[-1][0]
+        self.encoder = encoder
+        self.latent: VectorLatent | SpatialLatent
+        if config.preset == "pic":
+            self.latent = SpatialLatent(channels)
+            self.latent_dim = channels * COARSE**2
+        else:
+            pooled = config.preset == "cats"
+            self.latent = VectorLatent(channels, self.latent_dim, config.primitives, pooled=pooled)
+        make = compact.Decoder if config.preset == "cats" else PicDecoder
+        self.decoder: nn.Module = make(config.size, encoder.shapes, self.latent_dim)
+
+    def features(self, image: Tensor, hole: Tensor) -> tuple[Tensor, ...]:
+        """F of what lies outside `hole`: nothing under it can reach the result (METHOD 17)."""
+        known = image * (1 - hole)
+        return self.encoder(torch.cat([known, hole], 1) if self.config.mask_channel else known)
+
+    def encoding(self, features: tuple[Tensor, ...]) -> Encoding:
+        """The latent side of f(I_m)."""
+        z_m = None if self.config.preset == "pic" else self.latent.gaussian(features[-1])
+        return Encoding(features, z_m, self.latent.condition(features[-1], z_m))
+
+    def encode(self, image: Tensor, hole: Tensor) -> tuple[Encoding, Mixture]:
+        """Algorithm 2, lines 1-2: the encoding of I_m and its mixture."""
+        encoding = self.encoding(self.features(image, hole))
+        return encoding, self.latent.mixture(encoding.condition)
+
+    def decode(
+        self, z_c: Tensor, z_m: Tensor | None, features: tuple[Tensor, ...], hole: Tensor
+    ) -> list[Tensor]:
+        """Algorithm 2, line 6: pictures of g(z_m, z_c) in [-1, 1], coarse to fine."""
+        pictures: list[Tensor] = self.decoder(z_c, z_m, features, hole)
+        return [picture.float() for picture in pictures]
