@@ -6,6 +6,7 @@ done = session.complete(img, mask, k=6)      # done.images: (6, H, W, 3) uint8
 """
 
 from picme_rt import kernels
+from picme_rt.encoded import Completion, Completions, Encoded
 from picme_rt.errors import (
     ClosedError,
     EngineError,
@@ -14,7 +15,7 @@ from picme_rt.errors import (
     PicmeError,
     UnavailableError,
 )
-from picme_rt.session import Completion, Completions, Encoded, Info, Session
+from picme_rt.session import Info, Session
 
 __version__ = "0.1.0"
 

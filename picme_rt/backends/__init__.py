@@ -18,7 +18,7 @@ class Decoding(Protocol):
     """The decoder bound to one encoded picture: `micro_batch` latents a call."""
 
     def __call__(self, z: Float) -> Float:
-        """Latents (micro_batch, D) -> pictures (micro_batch, 3, S, S), valid until the next call."""
+        """Latents (micro_batch, D) -> pictures (micro_batch, 3, S, S), kept until the next call."""
         ...
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ Letters: B batch, C channels, D latent, P primitives, S side. Pictures are (B, 3
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,10 @@ from picme_training.gaussians import LOG_SIGMA_RANGE, Gaussian, Mixture, gaussia
 COARSE = 8  # side of the coarsest feature map, f_m
 LATENT = 256  # D of PICME's z
 SLOPE = 0.1  # of LeakyReLU in PIC's networks
+Padding = Literal["zeros", "reflect"]
 
 
-def conv(inputs: int, outputs: int, side: int, padding_mode: str = "zeros") -> nn.Module:
+def conv(inputs: int, outputs: int, side: int, padding_mode: Padding = "zeros") -> nn.Module:
     """A convolution that keeps the size, under spectral norm (METHOD 16)."""
     return spectral_norm(
         nn.Conv2d(inputs, outputs, side, padding=side // 2, padding_mode=padding_mode)

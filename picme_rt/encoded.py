@@ -1,0 +1,190 @@
+"""A picture encoded once, and the completions that are asked of it (Algorithm 2, lines 3-7)."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from picme_rt import kernels
+from picme_rt.backends import Backend
+from picme_rt.errors import InputError
+from picme_rt.images import Float, Image
+from picme_rt.kernels import Mode
+
+RESULT_BYTES = 2 << 30
+"""Most bytes that one call returns; `stream` has no such limit."""
+BLOCK = 16  # latents sampled at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """One result.
+
+    Attributes:
+        image: (H, W, 3) uint8; outside the hole equal to the original to the bit.
+        index: i; the latent is a function of (seed, i) alone.
+        primitive: Which Gaussian of the mixture it came from; None where the hole was empty.
+        log_prob: log q(z_c|z_m) of its latent in nats (Eq. 3); None where the hole was empty.
+    """
+
+    image: Image
+    index: int
+    primitive: int | None
+    log_prob: float | None
+
+
+class Completions(NamedTuple):
+    """k results of one picture; the fields of `Completion` with k in front."""
+
+    images: NDArray[np.uint8]
+    indices: NDArray[np.int64]
+    primitives: NDArray[np.int32] | None
+    log_prob: NDArray[np.float32] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked of the sampler, checked; the arguments of `Session.complete`."""
+
+    k: int
+    seed: int
+    first: int
+    mode: Mode
+    primitive: int | None
+    temperature: float
+
+    def __post_init__(self) -> None:
+        for name, low in (("k", 1), ("first", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < low:
+                raise InputError(f"{name} must be an integer of at least {low}, got {value!r}")
+        if self.seed >= 1 << 64:
+            raise InputError(f"seed must be below 2**64, got {self.seed}")
+        if self.first + self.k > 1 << 32:
+            raise InputError(f"first + k must be at most 2**32, got {self.first + self.k}")
+        if self.mode not in get_args(Mode):
+            raise InputError(f"mode must be one of {get_args(Mode)}, got {self.mode!r}")
+
+
+class Part(NamedTuple):
+    """One region of a picture: the encoder's outputs, and where its results go."""
+
+    values: dict[str, Float]
+    canvas: Canvas
+
+
+class Encoded:
+    """A picture that was encoded once; made by `Session.encode`."""
+
+    def __init__(self, loaded: Callable[[], Backend], img: Image, parts: list[Part]):
+        self._loaded, self._img, self._parts = loaded, img, parts
+
+    def complete(
+        self,
+        *,
+        k: int = 6,
+        seed: int = 0,
+        first: int = 0,
+        mode: Mode = "categorical",
+        primitive: int | None = None,
+        temperature: float = 1.0,
+    ) -> Completions:
+        """Results first .. first + k - 1 of a seed; otherwise as `Session.complete`."""
+        check_size(self._img.shape, k)
+        request = Request(k, seed, first, mode, primitive, temperature)
+        done = np.empty((k, *self._img.shape), np.uint8)
+        found = []
+        for place, one in enumerate(self._run(request, into=done)):
+            found.append((one.primitive, one.log_prob))
+            assert one.index == first + place
+        indices = np.arange(first, first + k, dtype=np.int64)
+        if not self._parts:
+            return Completions(done, indices, None, None)
+        primitives, log_prob = zip(*found, strict=True)
+        return Completions(
+            done, indices, np.array(primitives, np.int32), np.array(log_prob, np.float32)
+        )
+
+    def stream(
+        self,
+        *,
+        k: int = 6,
+        seed: int = 0,
+        first: int = 0,
+        mode: Mode = "categorical",
+        primitive: int | None = None,
+        temperature: float = 1.0,
+    ) -> Iterator[Completion]:
+        """The results of `complete` one by one, in flat memory."""
+        return self._run(Request(k, seed, first, mode, primitive, temperature), into=None)
+
+    def _run(self, request: Request, into: NDArray[np.uint8] | None) -> Iterator[Completion]:
+        """Algorithm 2, lines 3-7, in blocks; checks at once, computes as it is asked."""
+        backend = self._loaded()
+        self._sample(request, request.first, 1)  # refuses bad options before the first result
+        return self._results(backend, request, into)
+
+    def _results(
+        self, backend: Backend, request: Request, into: NDArray[np.uint8] | None
+    ) -> Iterator[Completion]:
+        decoders = [backend.decoding(part.values) for part in self._parts]
+        try:
+            end = request.first + request.k
+            for start in range(request.first, end, BLOCK):
+                count = min(BLOCK, end - start)
+                drawn = self._sample(request, start, count)
+                for i in range(count):
+                    place = start + i - request.first
+                    target = np.empty_like(self._img) if into is None else into[place]
+                    target[:] = self._img
+                    for part, decode, sample in zip(self._parts, decoders, drawn, strict=True):
+                        part.canvas.paste(decode(sample.z[0, i : i + 1])[0], target)
+                    yield Completion(target, start + i, *_statistics(drawn, i))
+        finally:
+            for decode in decoders:
+                decode.close()
+
+    def _sample(self, request: Request, first: int, k: int) -> list[kernels.GmmSample]:
+        """Algorithm 2, lines 4-5, for each region: the same noise, each region's own mixture."""
+        return [
+            kernels.sample_gmm(
+                part.values["log_alpha"],
+                part.values["mu"],
+                part.values["log_sigma"],
+                np.array([request.seed], np.uint64),
+                k=k,
+                first=first,
+                mode=request.mode,
+                primitive=request.primitive,
+                temperature=request.temperature,
+            )
+            for part in self._parts
+        ]
+
+
+def _statistics(drawn: list[kernels.GmmSample], i: int) -> tuple[int | None, float | None]:
+    """The primitive of the largest region, and the joint log density of all regions."""
+    if not drawn:
+        return None, None
+    return int(drawn[0].primitive[0, i]), float(sum(one.log_prob[0, i] for one in drawn))
+
+
+def check_size(shape: tuple[int, ...], k: int) -> None:
+    """Refuses a k whose results would not fit, before any memory is taken.
+
+    Args:
+        shape: (H, W, 3) of the picture.
+        k: Results asked for; anything but an integer is left to `Request`.
+
+    Raises:
+        InputError: k results take more than `RESULT_BYTES`.
+    """
+    size = k * math.prod(shape) if isinstance(k, (int, np.integer)) else 0
+    if size > RESULT_BYTES:
+        raise InputError(
+            f"k = {k} results would take {size / 2**30:.1f} GiB, more than the "
+            f"{RESULT_BYTES / 2**30:.0f} GiB of one call; ask for fewer, or use session.stream"
+        )
