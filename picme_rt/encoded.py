@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from picme_rt import kernels
 from picme_rt.backends import Backend
+from picme_rt.composite import Canvas
 from picme_rt.errors import InputError
 from picme_rt.images import Float, Image
 from picme_rt.kernels import Mode
