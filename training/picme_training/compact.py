@@ -24,6 +24,13 @@ def _conv(inputs: int, outputs: int, side: int = 3, stride: int = 1) -> nn.Conv2
     return layer
 
 
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.kaiming_normal_(layer.weight, a=SLOPE)  # torch's default would fade z out
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class Residual(nn.Module):
     """x + conv(act(conv(act(x)))), with an optional scale and shift of the middle by a style."""
 
@@ -71,9 +78,9 @@ class Decoder(nn.Module):
     def __init__(self, size: int, shapes: list[tuple[int, ...]], latent: int):
         super().__init__()
         self.style = nn.Sequential(
-            nn.Linear(2 * latent, STYLE), nn.LeakyReLU(SLOPE), nn.Linear(STYLE, STYLE)
+            _linear(2 * latent, STYLE), nn.LeakyReLU(SLOPE), _linear(STYLE, STYLE)
         )
-        self.seed = nn.Linear(STYLE, self.SEED * 64)
+        self.seed = _linear(STYLE, self.SEED * 64)
         self.enter, self.skip, self.blocks = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         inputs = self.SEED
         for channels, side, _ in reversed(shapes):

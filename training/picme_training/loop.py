@@ -172,7 +172,7 @@ def _log(
     speed: float,
     board: SummaryWriter,
     metrics: TextIO,
-    bar: tqdm[NoReturn],
+    bar: "tqdm[NoReturn]",
 ) -> None:
     numbers = {name: round(float(value), 5) for name, value in terms.items()}
     for name, value in numbers.items():
