@@ -17,7 +17,6 @@ from picme_rt.kernels import Mode
 
 RESULT_BYTES = 2 << 30
 """Most bytes that one call returns; `stream` has no such limit."""
-BLOCK = 16  # latents sampled at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +61,7 @@ class Request:
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < low:
                 raise InputError(f"{name} must be an integer of at least {low}, got {value!r}")
+            object.__setattr__(self, name, int(value))  # a NumPy integer overflows
         if self.seed >= 1 << 64:
             raise InputError(f"seed must be below 2**64, got {self.seed}")
         if self.first + self.k > 1 << 32:
@@ -100,8 +100,8 @@ class Encoded:
         found = []
         for place, one in enumerate(self._run(request, into=done)):
             found.append((one.primitive, one.log_prob))
-            assert one.index == first + place
-        indices = np.arange(first, first + k, dtype=np.int64)
+            assert one.index == request.first + place
+        indices = np.arange(request.first, request.first + request.k, dtype=np.int64)
         if not self._parts:
             return Completions(done, indices, None, None)
         primitives, log_prob = zip(*found, strict=True)
@@ -131,18 +131,24 @@ class Encoded:
     def _results(
         self, backend: Backend, request: Request, into: NDArray[np.uint8] | None
     ) -> Iterator[Completion]:
+        size = backend.micro_batch
         decoders = [backend.decoding(part.values) for part in self._parts]
         try:
             end = request.first + request.k
-            for start in range(request.first, end, BLOCK):
-                count = min(BLOCK, end - start)
+            for start in range(request.first, end, size):
+                count = min(size, end - start)
                 drawn = self._sample(request, start, count)
+                # always `size` latents a run, so that a picture's bits never depend on k
+                made = [
+                    decode(np.resize(sample.z[0], (size, sample.z.shape[2])))
+                    for decode, sample in zip(decoders, drawn, strict=True)
+                ]
                 for i in range(count):
                     place = start + i - request.first
                     target = np.empty_like(self._img) if into is None else into[place]
                     target[:] = self._img
-                    for part, decode, sample in zip(self._parts, decoders, drawn, strict=True):
-                        part.canvas.paste(decode(sample.z[0, i : i + 1])[0], target)
+                    for part, pictures in zip(self._parts, made, strict=True):
+                        part.canvas.paste(pictures[i], target)
                     yield Completion(target, start + i, *_statistics(drawn, i))
         finally:
             for decode in decoders:
@@ -183,7 +189,7 @@ def check_size(shape: tuple[int, ...], k: int) -> None:
     Raises:
         InputError: k results take more than `RESULT_BYTES`.
     """
-    size = k * math.prod(shape) if isinstance(k, (int, np.integer)) else 0
+    size = int(k) * math.prod(shape) if isinstance(k, (int, np.integer)) else 0
     if size > RESULT_BYTES:
         raise InputError(
             f"k = {k} results would take {size / 2**30:.1f} GiB, more than the "

@@ -189,7 +189,7 @@ class Session:
         Raises:
             InputError: As in `complete`, or the lengths differ.
         """
-        seeds = [seed] * len(imgs) if isinstance(seed, (int, np.integer)) else list(seed)
+        seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed] * len(imgs)
         if not len(imgs) == len(masks) == len(seeds):
             raise InputError(
                 "imgs, masks and seed must be of one length, "
