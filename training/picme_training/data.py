@@ -23,7 +23,7 @@ def load_pictures(folder: Path, side: int, *, limit: int | None = None) -> Tenso
     A picture is cropped to its centred square and resized with Lanczos.
 
     Raises:
-        InputError: The folder is missing or holds no picture.
+        InputError: The folder is missing, holds no picture, or one that cannot be read.
     """
     paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)[:limit]
     if not paths:
@@ -31,8 +31,11 @@ def load_pictures(folder: Path, side: int, *, limit: int | None = None) -> Tenso
     pictures = torch.empty(len(paths), 3, side, side, dtype=torch.uint8)
 
     def read(item: tuple[int, Path]) -> None:
-        with Image.open(item[1]) as picture:
-            rgb = picture.convert("RGB")
+        try:
+            with Image.open(item[1]) as picture:
+                rgb = picture.convert("RGB")
+        except (OSError, SyntaxError) as exc:  # what Pillow raises for a damaged file
+            raise InputError(f"{item[1]} is no picture that can be read: {exc}") from exc
         width, height = rgb.size
         edge = min(width, height)
         left, top = (width - edge) // 2, (height - edge) // 2
@@ -99,11 +102,15 @@ def _views(
     pictures: Tensor, size: int, zoom: float, flip: bool, rng: np.random.Generator
 ) -> Tensor:
     """Random square crops of sides zoom..1, mirrored at random, resampled to `size`."""
-    count = len(pictures)
-    side = rng.uniform(zoom, 1, count)
-    shift = rng.uniform(-1, 1, (count, 2)) * (1 - side)[:, None]
-    mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0) if flip else np.ones(count)
-    theta = np.zeros((count, 2, 3), np.float32)
-    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = side * mirror, side, shift
-    grid = F.affine_grid(torch.from_numpy(theta), [count, 3, size, size], align_corners=False)
-    return F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
+    side = pictures.shape[-1]
+    views = []
+    for picture in pictures:
+        edge = max(size, round(side * rng.uniform(zoom, 1)))
+        top, left = rng.integers(0, side - edge + 1, 2)
+        view = picture[None, :, top : top + edge, left : left + edge]
+        if flip and rng.random() < 0.5:
+            view = view.flip(3)
+        views.append(
+            F.interpolate(view, size, mode="bilinear", antialias=True, align_corners=False)
+        )
+    return torch.cat(views)

@@ -52,13 +52,16 @@ def load_folder(folder: Path, size: int) -> list[Hole]:
     """Every mask of a folder, resized to `size`; values over 127 are hole.
 
     Raises:
-        InputError: The folder holds no readable mask.
+        InputError: The folder holds no mask, or one that cannot be read.
     """
     found = []
     for path in sorted(folder.glob("*")):
         if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"):
-            with Image.open(path) as picture:
-                grey = picture.convert("L").resize((size, size), Image.Resampling.NEAREST)
+            try:
+                with Image.open(path) as picture:
+                    grey = picture.convert("L").resize((size, size), Image.Resampling.NEAREST)
+            except (OSError, SyntaxError) as exc:  # what Pillow raises for a damaged file
+                raise InputError(f"{path} is no mask that can be read: {exc}") from exc
             found.append(np.array(grey) > 127)
     if not found:
         raise InputError(f"masks must be a folder with .png or .jpg masks, got {folder}")

@@ -87,5 +87,8 @@ def load(path: Path) -> Lpips:
     if set(state) != expected:
         missing = sorted(expected ^ set(state))[:3]
         raise InputError(f"{path} is not LPIPS-squeeze: keys differ, for instance {missing}")
-    model.load_state_dict(state, strict=False)
+    try:
+        model.load_state_dict(state, strict=False)
+    except RuntimeError as exc:
+        raise InputError(f"{path} is not LPIPS-squeeze: {exc}") from exc
     return model.eval().requires_grad_(False)
