@@ -82,6 +82,9 @@ class LossConfig:
             raise InputError(f"decoded must be one of {get_args(Decoded)}, got {self.decoded!r}")
         if not 0 <= self.losers < 1:
             raise InputError(f"losers must be in [0, 1), got {self.losers}")
+        for name in ("gmm", "frequency", "elbo", "posterior", "free", "adversarial", "perceptual"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +162,16 @@ class ScheduleConfig:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.precision not in ("fp32", "bf16"):
             raise InputError(f"precision must be 'fp32' or 'bf16', got {self.precision!r}")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema must be in [0, 1), got {self.ema}")
+        for name in ("lr", "lr_discriminator"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        for name in ("ema", "beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 <= self.decay <= 1:
+            raise InputError(f"decay must be in [0, 1], got {self.decay}")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed must be in [0, 2**32), got {self.seed}")
 
     def rate(self, step: int) -> float:
         """Share of the learning rate at `step`: 1, then a cosine to 0 over the last `decay`."""
@@ -248,5 +259,5 @@ def load(path: Path) -> RunConfig:
         return from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as exc:
         raise InputError(f"there is no configuration file {path}") from exc
-    except tomllib.TOMLDecodeError as exc:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise InputError(f"{path} is not valid TOML: {exc}") from exc

@@ -68,14 +68,14 @@ def evaluate(
         batch: Pictures at a time.
     """
     model.eval()
-    size = pictures.shape[-1]
-    hole = torch.from_numpy(masks.centre(size)).float().view(1, 1, size, size)
+    size, device = pictures.shape[-1], next(model.parameters()).device
+    hole = torch.from_numpy(masks.centre(size)).float().view(1, 1, size, size).to(device)
     best: list[Tensor] = []
     alphas: list[Tensor] = []
     tiles: list[Tensor] = []
     sums: dict[str, float] = {}
     for start in range(0, len(pictures), batch):
-        image = pictures[start : start + batch].float() / 127.5 - 1
+        image = pictures[start : start + batch].to(device).float() / 127.5 - 1
         count = len(image)
         holes = hole.expand(count, -1, -1, -1)
         encoding, mixture = model.encode(image, holes)
@@ -85,9 +85,9 @@ def evaluate(
         alphas.append(mixture.log_alpha.exp())
 
         generator = torch.Generator().manual_seed(seed + start)
-        index = torch.multinomial(alphas[-1], k, replacement=True, generator=generator)
-        noise = torch.randn(k + 1, count, model.latent_dim, generator=generator)
-        latents = [mixture.primitive(index[:, i]).sample(noise[i]) for i in range(k)]
+        index = torch.multinomial(alphas[-1].cpu(), k, replacement=True, generator=generator)
+        noise = torch.randn(k + 1, count, model.latent_dim, generator=generator).to(device)
+        latents = [mixture.primitive(index[:, i].to(device)).sample(noise[i]) for i in range(k)]
         latents.append(target.sample(noise[k]))
         z_m = None if encoding.z_m is None else encoding.z_m.mu
         made = [model.decode(z, z_m, encoding.features, holes)[-1] for z in latents]
@@ -116,7 +116,7 @@ def evaluate(
     sums["entropy_used"] = float(-(used * used.clamp(min=1e-12).log()).sum())
     sums["entropy_alpha"] = float(-(alpha * alpha.clamp(min=1e-12).log()).sum(1).mean())
     sums["entropy_most"] = math.log(alpha.shape[1])
-    grid = torch.cat(tiles, dim=1)
+    grid = torch.cat(tiles, dim=1).cpu()
     picture = ((grid.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     return Report(sums, used.tolist(), alpha.mean(0).tolist(), picture)
 

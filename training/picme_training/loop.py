@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 import time
 from pathlib import Path
 from typing import NoReturn, TextIO, TypeVar
@@ -132,7 +133,7 @@ def train(
     trainer = Trainer(config, torch.device(device), lpips)
     _prepare(out, trainer, resume)
     steps, every = config.schedule.steps, config.schedule.evaluate_every
-    last = out
+    last = checkpoint.find(out) if resume else out
     with (
         SummaryWriter(str(out)) as board,
         (out / "metrics.jsonl").open("a") as metrics,
@@ -206,4 +207,7 @@ def _evaluate(
     }
     print(json.dumps(line), file=metrics, flush=True)
     if dead := [i for i, used in enumerate(report.usage) if used == 0]:
-        tqdm.write(f"step {trainer.step}: no picture of val has primitive {dead} as its best")
+        tqdm.write(
+            f"step {trainer.step}: no picture of val has primitive {dead} as its best",
+            file=sys.stderr,
+        )

@@ -1,0 +1,205 @@
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+TRAINING = pathlib.Path(__file__).parents[1] / "training"
+TINY = ["--device", "cpu", "--tiny"]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """One run of every part as a user starts it; the finished process and its JSON."""
+    out = tmp_path_factory.mktemp("gpu") / "report.json"
+    done = subprocess.run(
+        [sys.executable, str(TRAINING / "gpu_check.py"), *TINY, "--out", str(out)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done, out
+
+
+@pytest.fixture
+def gpu_check(monkeypatch):
+    """The script as a module; sys.path is put back afterwards."""
+    monkeypatch.syspath_prepend(TRAINING)
+    import gpu_check
+
+    return gpu_check
+
+
+@pytest.fixture
+def report(measured, tmp_path):
+    """A copy of the report, to change."""
+    return pathlib.Path(shutil.copy(measured[1], tmp_path / "report.json"))
+
+
+def changed(path, change):
+    held = json.loads(path.read_text())
+    change(held)
+    path.write_text(json.dumps(held))
+
+
+def test_it_measures_every_part_without_a_gpu(measured):
+    done, out = measured
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert report["settings"] == {"machine": "cpu", "tiny": True}
+    assert list(report["parts"]) == ["environment", "decode", "training", "kernels"]
+    for part, found in report["parts"].items():
+        assert found["seconds"] >= 0
+        assert all(check["pass"] for check in found["checks"])
+        assert f"\n## {part} (" in done.stdout
+    assert "figures mean nothing" in done.stdout
+    assert not list(out.parent.glob("*.partial"))
+
+
+def test_every_way_of_decoding_is_timed_and_checked(measured):
+    found = json.loads(measured[1].read_text())["parts"]["decode"]
+    cases = {(r["k"], r["way"], r["precision"], r["layout"]) for r in found["rows"]}
+    ways = [("loop", "nchw"), ("batch", "nchw"), ("batch", "channels_last")]
+    assert cases == {(k, w, p, y) for k in (1, 2) for w, y in ways for p in ("fp32", "bf16")}
+    assert len(found["checks"]) == len(found["rows"]) == len(cases)
+    for row in found["rows"]:
+        assert 0 < row["low_ms"] <= row["median_ms"] <= row["high_ms"]
+        assert row["ms_per_image"] == row["median_ms"] / row["k"]
+        assert row["way"] != "loop" or row["speedup"] == 1
+        assert row["share_of_peak"] > 0
+
+
+def test_training_says_pictures_a_second_and_seconds_for_a_million(measured):
+    found = json.loads(measured[1].read_text())["parts"]["training"]
+    assert [(r["preset"], r["size"], r["outcome"]) for r in found["rows"]] == [
+        ("cats", 64, "measured"),
+        ("picme", 64, "measured"),
+    ]
+    for row in found["rows"]:
+        assert row["pictures_per_second"] == pytest.approx(1e3 * row["batch"] / row["median_ms"])
+        assert row["seconds_per_million"] == pytest.approx(1e6 / row["pictures_per_second"])
+        assert row["seconds_per_million_at_most"] > row["seconds_per_million"]
+
+
+def test_the_sampler_is_compared_by_hash_and_by_number(measured):
+    found = json.loads(measured[1].read_text())["parts"]["kernels"]
+    assert sum(check["name"].startswith("golden hash") for check in found["checks"]) == 4
+    if "skipped" not in found["device_program"]:
+        counts = [check["differ"] for check in found["checks"] if "of" in check]
+        assert counts == [0] * 14
+
+
+def test_what_was_measured_is_kept_and_the_rest_is_made_up_for(gpu_check, report, capsys):
+    changed(report, lambda held: held["parts"].pop("kernels"))
+    before = json.loads(report.read_text())["parts"]
+    assert gpu_check.main([*TINY, "--out", str(report)]) == 0
+    after = json.loads(report.read_text())["parts"]
+    assert after.pop("kernels")["checks"]
+    assert after == before
+    said = capsys.readouterr().err
+    assert "decode is in" in said
+    assert "kernels ..." in said
+
+
+def test_force_measures_anew(gpu_check, report):
+    changed(report, lambda held: held["parts"]["kernels"].update(seconds=-1))
+    assert gpu_check.main(["kernels", "--force", *TINY, "--out", str(report)]) == 0
+    parts = json.loads(report.read_text())["parts"]
+    assert parts["kernels"]["seconds"] >= 0
+    assert len(parts) == 4
+
+
+def test_a_failed_check_is_told_and_ends_with_1(gpu_check, report, capsys):
+    changed(report, lambda held: held["parts"]["kernels"]["checks"][0].update({"pass": False}))
+    assert gpu_check.main([*TINY, "--out", str(report)]) == 1
+    assert "failed" in capsys.readouterr().err
+
+
+def test_a_report_of_another_machine_is_not_mixed_in(gpu_check, report, capsys):
+    changed(report, lambda held: held["settings"].update(machine="another"))
+    assert gpu_check.main([*TINY, "--out", str(report)]) == 1
+    assert "another --out" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_report_is_refused(gpu_check, tmp_path, capsys):
+    path = tmp_path / "notes.json"
+    path.write_text("[]")
+    assert gpu_check.main([*TINY, "--out", str(path)]) == 1
+    assert "no report" in capsys.readouterr().err
+
+
+def test_an_unknown_part_is_a_usage_error(gpu_check, capsys):
+    with pytest.raises(SystemExit) as raised:
+        gpu_check.main(["decoder", *TINY])
+    assert raised.value.code == 2
+    assert "PART must be one of environment, decode, training, kernels" in capsys.readouterr().err
+
+
+def test_a_missing_gpu_is_one_clear_line(gpu_check, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = tmp_path / "report.json"
+    assert gpu_check.main(["--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("gpu-check: no GPU: ")
+    assert said.err.count("\n") == 1
+    assert not out.exists()
+
+
+def test_nan_and_wrong_shapes_never_pass(gpu_check):
+    gpu_check.add_paths()
+    from gpu import decode, timing
+
+    suite = decode.Suite(torch.device("cpu"), timing.TINY)
+    truth = torch.ones(3)
+    suite.check({"way": "same"}, truth, truth, 0.1)
+    suite.check({"way": "nan"}, truth * float("nan"), truth, 0.1)
+    suite.check({"way": "broadcast"}, torch.ones(1), truth, 0.1)
+    suite.check({"way": "far"}, 2 * truth, truth, 0.1)
+    assert [check["pass"] for check in suite.checks] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_graph_that_keeps_old_inputs_is_found_out(gpu_check, stale):
+    gpu_check.add_paths()
+    from gpu import decode, timing
+
+    def request():
+        return decode.Request(*torch.rand(4, 1, 3))
+
+    held = request()
+    old, output = held.image * 2, torch.empty(1, 3)
+
+    class Graph:
+        def replay(self):
+            output.copy_(old if stale else held.image * 2)
+
+    suite = decode.Suite(torch.device("cpu"), timing.TINY)
+    label = {"way": "graph", "precision": "fp32"}
+    new = request()
+    decode.check_graph(suite, label, Graph(), output, lambda: held.image * 2, held, new)
+    assert (held.image == new.image).all()
+    assert suite.checks[0]["pass"] is not stale
+
+
+def test_a_program_that_draws_other_numbers_is_found_out(gpu_check, tmp_path):
+    gpu_check.add_paths()
+    from gpu import bits
+
+    compiler = bits.compiler(torch.device("cpu"))
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    source = tmp_path / "draw.cpp"
+    source.write_text(bits.PROGRAM.replace("u * 192.0f - 104.0f", "u * 192.0f - 103.0f"))
+    include = ["-DQUADS=64", "-I", str(TRAINING.parent / "kernels")]
+    subprocess.run([*compiler, *include, "-o", str(tmp_path / "draw"), str(source)], check=True)
+    found = {check["name"]: check for check in bits.draws(tmp_path / "draw", 256, 0)}
+    assert not found["exp, seed 0"]["pass"]
+    assert found["exp, seed 0"]["differ"] > 900
+    assert all(check["pass"] for name, check in found.items() if name != "exp, seed 0")
