@@ -57,13 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         parsed.run(parsed)
+        sys.stdout.flush()
     except PicmeError as exc:
         return _fail(str(exc))
-    except OSError as exc:
-        return _fail(f"{exc.filename or 'file'}: {exc.strerror or exc}")
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as exc:
+        return _fail(f"{exc.filename or 'file'}: {exc.strerror or exc}")
     except KeyboardInterrupt:
         print("picme: interrupted; what was finished is on disk", file=sys.stderr)
         return 130

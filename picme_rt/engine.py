@@ -164,6 +164,8 @@ def _parse(path: Path, content: dict[str, Any]) -> Engine:
         raise EngineError(f"framing of {path} must be aligned or free, got {content['framing']!r}")
     if type(content["z_m"]) is not bool:
         raise EngineError(f"z_m of {path} must be true or false, got {content['z_m']!r}")
+    if type(content["provenance"]) is not dict:
+        raise EngineError(f"provenance of {path} must be an object of entries")
     features = [tuple(shape) for shape in content["features"]]
     for shape in features:
         if len(shape) != 3 or not all(type(n) is int and 1 <= n <= 4096 for n in shape):
@@ -193,5 +195,5 @@ def _parse(path: Path, content: dict[str, Any]) -> Engine:
         z_m=content["z_m"],
         variants=variants,
         files=files,
-        provenance=dict(content["provenance"]),
+        provenance=content["provenance"],
     )

@@ -59,13 +59,16 @@ def regions(hole: Hole, size: int, framing: Literal["aligned", "free"]) -> list[
     if framing == "aligned":
         box = _bounds(hole, Box(0, 0, height, width))
         return [_square(box, max(shortest, box.longest), hole.shape)]
-    boxes = _pieces(hole, Box(0, 0, height, width), FAR * size)
-    found = []
-    for box in sorted(boxes, key=lambda b: -b.longest):
-        # context: twice the hole, not enlarged unless the picture is smaller than the engine
-        side = min(max(size, 2 * box.longest), shortest)
-        found.append(_square(box, max(side, box.longest), hole.shape))
-    return found
+    boxes = _pieces(hole, Box(0, 0, height, width), size)
+    return [
+        _square(box, _crop(box, size, shortest), hole.shape)
+        for box in sorted(boxes, key=lambda b: -b.longest)
+    ]
+
+
+def _crop(box: Box, size: int, shortest: int) -> int:
+    """Side with context: twice the hole, not enlarged unless the picture is below the engine's."""
+    return max(min(max(size, 2 * box.longest), shortest), box.longest)
 
 
 def _bounds(hole: Hole, within: Box) -> Box:
@@ -87,10 +90,10 @@ def _square(box: Box, side: int, shape: tuple[int, ...]) -> Region:
     return Region(top, place(box.left, box.right, shape[1]), side, box)
 
 
-def _pieces(hole: Hole, within: Box, limit: int) -> list[Box]:
-    """Cuts a hole at its widest empty rows or columns until every crop fits into `limit`."""
+def _pieces(hole: Hole, within: Box, size: int) -> list[Box]:
+    """Cuts a hole at its widest empty rows or columns until every crop is within `FAR` sides."""
     box = _bounds(hole, within)
-    if 2 * box.longest <= limit:
+    if _crop(box, size, min(hole.shape)) <= FAR * size:
         return [box]
     part = hole[box.top : box.bottom, box.left : box.right]
     gaps = [(*_widest_gap(np.asarray(part.any(axis=axis))), axis) for axis in (0, 1)]
@@ -101,7 +104,7 @@ def _pieces(hole: Hole, within: Box, limit: int) -> list[Box]:
         halves = box._replace(bottom=box.top + cut), box._replace(top=box.top + cut)
     else:
         halves = box._replace(right=box.left + cut), box._replace(left=box.left + cut)
-    return [piece for half in halves for piece in _pieces(hole, half, limit)]
+    return [piece for half in halves for piece in _pieces(hole, half, size)]
 
 
 def _widest_gap(filled: NDArray[np.bool_]) -> tuple[int, int]:

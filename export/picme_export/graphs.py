@@ -97,9 +97,11 @@ def to_onnx(module: nn.Module, graph: tensors.Graph, path: Path) -> None:
         )
     assert program is not None  # with dynamo=True
     model = program.model_proto
-    for node in model.graph.node:
-        del node.metadata_props[:]  # hold file names and lines of the exporting machine
-        node.doc_string = ""
+    graph_proto = model.graph
+    values = *graph_proto.input, *graph_proto.output, *graph_proto.value_info
+    for entry in (model, graph_proto, *graph_proto.node, *graph_proto.initializer, *values):
+        del entry.metadata_props[:]  # hold file names and lines of the exporting machine
+        entry.doc_string = ""
     if drawn := {n.op_type for n in model.graph.node} & {
         "RandomNormal",
         "RandomNormalLike",

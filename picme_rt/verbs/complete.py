@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from picme_rt import files, sheet
+from picme_rt.encoded import check_size
 from picme_rt.errors import InputError
 from picme_rt.session import Session
 
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Completes one picture and writes OUT/NAME_00.png ... and OUT/NAME_sheet.png."""
     img, hole = files.read_picture(arguments.image), files.read_mask(arguments.mask)
+    check_size(img.shape, arguments.k)  # before k paths are made
     name = arguments.image.stem
     paths = [arguments.out / f"{name}_{i:02d}.png" for i in range(max(arguments.k, 0))]
     page = arguments.out / f"{name}_sheet.png"
