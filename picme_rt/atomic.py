@@ -31,11 +31,17 @@ def directory(place: Path, *, force: bool = False) -> Iterator[Path]:
         fresh = Path(name) / "new"
         fresh.mkdir()
         yield fresh
-        for path in fresh.iterdir():
+        for path in fresh.rglob("*"):
             _sync(path)
+        old = Path(name) / "old"
         if place.exists():
-            place.rename(Path(name) / "old")
-        fresh.rename(place)
+            place.rename(old)
+        try:
+            fresh.rename(place)
+        except BaseException:
+            if old.exists():
+                old.rename(place)
+            raise
         _sync(place.parent)
 
 

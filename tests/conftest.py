@@ -1,0 +1,90 @@
+"""Tiny real engines, each exported once a run, and a picture with a hole."""
+
+import functools
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hypothesis
+import numpy as np
+import pytest
+
+import picme_rt
+
+# the same examples on every machine, however busy it is
+hypothesis.settings.register_profile("picme", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("picme")
+
+
+class Exported(NamedTuple):
+    model: Any  # the network in torch, its spectral norm folded
+    path: Path
+    errors: dict[str, dict[str, float]]
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """Give a preset and a seed, get a network of 64x64 in which no path is switched off."""
+    import torch
+    from picme_training.config import NetworkConfig
+    from picme_training.networks import Picme
+
+    def make(preset, seed=0):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            model = Picme(NetworkConfig(preset, 64, 1 if preset == "pic" else 6))
+            for weight in model.parameters():
+                if weight.ndim == 0:  # gamma and alpha of the attention start at 0
+                    weight.fill_(0.8)
+                elif weight.ndim == 1:  # biases, and the scale and shift of instance norm
+                    weight.add_(0.2 * torch.randn_like(weight))
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_model, tmp_path_factory):
+    """Give a preset, get its tiny engine; exported when it is first asked for."""
+
+    @functools.cache
+    def make(preset):
+        from picme_export import export
+
+        model, path = tiny_model(preset), tmp_path_factory.mktemp("engines") / preset
+        errors = export.write(model, path, name=preset, about={"data": "none", "licence": "CC0"})
+        return Exported(model, path, errors)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def engine(exported):
+    return exported("cats").path
+
+
+@pytest.fixture(scope="session")
+def free_engine(engine, tmp_path_factory):
+    """The same engine, said to be trained on crops."""
+    path = tmp_path_factory.mktemp("free") / "engine"
+    shutil.copytree(engine, path)
+    manifest = json.loads((path / "engine.json").read_text())
+    (path / "engine.json").write_text(json.dumps(manifest | {"framing": "free"}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def session(engine):
+    with picme_rt.Session(engine) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """(297, 287) of flat tiles, and a mask of 0 and 255."""
+    rng = np.random.default_rng(7)
+    image = (np.kron(rng.random((9, 7, 3)), np.ones((33, 41, 1))) * 255).astype(np.uint8)
+    mask = np.zeros(image.shape[:2], np.uint8)
+    mask[90:190, 60:170] = 255
+    return image, mask

@@ -1,0 +1,131 @@
+"""Pictures and masks as users have them become arrays that can be trusted, or one clear error."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from picme_rt import images
+from picme_rt.errors import InputError
+
+RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+
+
+def test_a_picture_that_is_right_is_not_copied():
+    assert np.shares_memory(images.read_image(RGB), RGB)
+
+
+def test_a_picture_is_contiguous_whatever_came_in():
+    for view in (RGB[:, ::-1], RGB[::2], np.asfortranarray(RGB), RGB[..., ::-1]):
+        found = images.read_image(view)
+        assert found.flags.c_contiguous
+        assert (found == view).all()
+
+
+def test_nested_lists_of_uint8_are_named_as_another_dtype():
+    with pytest.raises(InputError, match=r"uint8 in 0\.\.255, got int64"):
+        images.read_image(RGB.tolist())
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr"])
+def test_a_pil_image_becomes_rgb(mode):
+    pil = Pillow.fromarray(RGB).convert(mode)
+    assert (images.read_image(pil) == np.asarray(pil.convert("RGB"))).all()
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "I;16"])
+def test_a_pil_image_of_more_than_8_bits_is_refused(mode):
+    with pytest.raises(InputError, match=f"8 bits a channel, got a PIL image of mode {mode}"):
+        images.read_image(Pillow.new(mode, (5, 4)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, bool, np.int8, np.uint16, np.int64])
+def test_a_picture_of_another_dtype_is_refused_with_the_cure(dtype):
+    with pytest.raises(InputError, match=f"got {np.dtype(dtype)}; convert it"):
+        images.read_image(RGB.astype(dtype))
+
+
+@pytest.mark.parametrize(
+    "shape", [(4, 5), (4, 5, 1), (4, 5, 4), (3, 4, 5), (1, 4, 5, 3), (0, 5, 3), (4, 0, 3), (3,), ()]
+)
+def test_a_picture_of_another_shape_is_refused(shape):
+    with pytest.raises(InputError, match=r"\(H, W, 3\) RGB, got shape"):
+        images.read_image(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("value", [None, object(), [[1, 2], [3]], {"a": 1}, lambda: 0])
+def test_what_is_no_array_is_refused(value):
+    with pytest.raises(InputError, match="img must be an array or a PIL image"):
+        images.read_image(value)
+    with pytest.raises(InputError, match="mask must be an array or a PIL image"):
+        images.read_mask(value, (4, 5))
+
+
+@pytest.mark.parametrize(
+    "dtype", [bool, np.uint8, np.int8, np.uint64, np.int32, np.float16, np.float32, np.float64]
+)
+def test_a_mask_of_any_number_is_hole_where_it_is_not_zero(dtype):
+    hole = np.eye(4, 5, dtype=bool)
+    values = hole.astype(dtype)
+    for mask in (values, values[..., None], np.asfortranarray(values)):
+        found = images.read_mask(mask, (4, 5))
+        assert found.dtype == bool
+        assert (found == hole).all()
+
+
+def test_any_value_but_zero_is_hole():
+    mask = np.array([[0, -1, 0.25, 255, -0.0]])
+    assert images.read_mask(mask, (1, 5)).tolist() == [[False, True, True, True, False]]
+
+
+def test_a_hole_is_never_a_view_of_the_mask():
+    mask = np.zeros((4, 5), bool)
+    hole = images.read_mask(mask, (4, 5))
+    mask[:] = True
+    assert not hole.any()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "I", "F", "I;16"])
+def test_a_pil_mask_of_one_channel_is_read(mode):
+    pil = Pillow.new(mode, (5, 4))
+    pil.putpixel((2, 1), 1)
+    hole = images.read_mask(pil, (4, 5))
+    assert np.argwhere(hole).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "CMYK"])
+def test_a_pil_mask_of_several_channels_is_refused(mode):
+    with pytest.raises(InputError, match=f"one channel, got a PIL image of mode {mode}"):
+        images.read_mask(Pillow.new(mode, (5, 4)), (4, 5))
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (4, 5, 3), (1, 4, 5), (4,), (), (0, 0)])
+def test_a_mask_of_another_shape_is_refused(shape):
+    with pytest.raises(InputError, match=r"height and width of img, \(4, 5\), got shape"):
+        images.read_mask(np.zeros(shape), (4, 5))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_mask_with_nan_or_infinity_is_refused(value):
+    mask = np.zeros((4, 5))
+    mask[3, 4] = value
+    with pytest.raises(InputError, match="finite"):
+        images.read_mask(mask, (4, 5))
+
+
+@pytest.mark.parametrize("dtype", [complex, "U1", "S1", "datetime64[s]"])
+def test_a_mask_without_a_zero_is_refused(dtype):
+    with pytest.raises(InputError, match="bool, integers or floats"):
+        images.read_mask(np.zeros((4, 5), dtype), (4, 5))
+
+
+@given(st.integers(0, 255))
+def test_levels_come_back_from_the_networks_range(level):
+    value = images.to_network(np.float32(level))
+    assert -1 <= value <= 1
+    assert abs(images.to_levels(value) - level) < 1e-4
+
+
+def test_black_is_minus_one_and_white_is_one():
+    assert images.to_network(np.float32([0, 127.5, 255])).tolist() == [-1, 0, 1]

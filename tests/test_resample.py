@@ -1,0 +1,73 @@
+"""Resizing matrices against PIL, which computes the same kernels in another way."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from picme_rt import resample
+
+SIDES = st.integers(1, 300)
+KERNELS = st.sampled_from(["triangle", "cubic"])
+PIL_FILTER = {"triangle": Pillow.Resampling.BILINEAR, "cubic": Pillow.Resampling.BICUBIC}
+
+
+@given(SIDES, SIDES, KERNELS)
+def test_every_row_sums_to_1(source, target, kernel):
+    found = resample.matrix(source, target, kernel)
+    assert found.shape == (target, source)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(1, dtype=np.float64), 1, atol=1e-5)
+
+
+@given(SIDES, KERNELS)
+def test_equal_sizes_give_the_identity_to_the_bit(side, kernel):
+    assert (resample.matrix(side, side, kernel) == np.eye(side)).all()
+
+
+@given(SIDES, SIDES)
+def test_the_triangles_weights_are_never_negative(source, target):
+    assert (resample.matrix(source, target, "triangle") >= 0).all()
+
+
+@given(SIDES, SIDES, KERNELS)
+def test_left_and_right_are_treated_alike(source, target, kernel):
+    found = resample.matrix(source, target, kernel)
+    np.testing.assert_allclose(found, found[::-1, ::-1], atol=2e-6)
+
+
+@pytest.mark.parametrize("kernel", ["triangle", "cubic"])
+@pytest.mark.parametrize(
+    ("source", "target"), [(200, 64), (64, 200), (65, 64), (64, 65), (297, 64), (31, 64), (64, 7)]
+)
+def test_a_picture_is_resized_as_pil_resizes_it(source, target, kernel):
+    pixels = np.random.default_rng(source).random((source, source)).astype(np.float32)
+    pil = Pillow.fromarray(pixels).resize((target, target), PIL_FILTER[kernel])
+    matrix = resample.matrix(source, target, kernel)
+    np.testing.assert_allclose(matrix @ pixels @ matrix.T, np.asarray(pil), atol=1e-5)
+
+
+def test_a_straight_line_stays_straight_away_from_the_borders():
+    for kernel in ("triangle", "cubic"):
+        for source, target in ((64, 150), (150, 64)):
+            line = (np.arange(source) + 0.5) / source
+            found = resample.matrix(source, target, kernel) @ line
+            inner = slice(target // 10, -target // 10)
+            np.testing.assert_allclose(
+                found[inner], ((np.arange(target) + 0.5) / target)[inner], atol=5e-4
+            )
+
+
+def test_a_blur_keeps_the_sum_and_spreads_by_sigma():
+    found = resample.blur(65, 3.0)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+    spread = found[32] @ (np.arange(65.0) - 32) ** 2
+    np.testing.assert_allclose(np.sqrt(spread), 3, rtol=1e-3)
+
+
+def test_matrices_are_shared_and_cannot_be_written():
+    for found in (resample.matrix(5, 7, "cubic"), resample.blur(5, 1.0)):
+        with pytest.raises(ValueError, match="read-only"):
+            found[0, 0] = 1
+    assert resample.matrix(5, 7, "cubic") is resample.matrix(5, 7, "cubic")
