@@ -1,6 +1,6 @@
 """Encode once and ask as often as wanted: the next six, one primitive alone, a stream.
 
-    python examples/ask_again.py
+python examples/ask_again.py
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Six completions of a real photograph, and what is known about each.
 
-    python examples/complete.py [OUT]
+python examples/complete.py [OUT]
 """
 
 import sys

@@ -75,7 +75,7 @@ def generator_pass(
     # Line 1: encode I_m and I_c with the one shared f, in one forward (METHOD 8)
     features = model.features(torch.cat([image, image]), torch.cat([hole, 1 - hole]))
     encoding = model.encoding(tuple(feature[:batch] for feature in features))
-    z_c = model.latent.gaussian(features[-1][batch:])
+    z_c = model.posterior(tuple(feature[batch:] for feature in features))
 
     # Lines 2-4: L_GMM reaches the mixture alone; statistics of z_c and z_m stand still (METHOD 5)
     fitted = model.latent.mixture(encoding.condition.detach())
@@ -140,8 +140,7 @@ def generator_pass(
         assert lpips is not None  # the loop refuses to start without it
         terms["LPIPS"] = lpips(pictures[-1][:batch], image).mean()
         weights["LPIPS"] = config.perceptual
-    counted = {**terms, "KL_c": (terms["KL_c"] - config.free).clamp(min=0)}
-    loss = torch.stack([weights[name] * term for name, term in counted.items()]).sum()
+    loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
     return Pass(loss, {k: v.detach() for k, v in terms.items()}, judged.detach(), j)
 
 

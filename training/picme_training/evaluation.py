@@ -79,7 +79,7 @@ def evaluate(
         count = len(image)
         holes = hole.expand(count, -1, -1, -1)
         encoding, mixture = model.encode(image, holes)
-        target = model.latent.gaussian(model.features(image, 1 - holes)[-1])
+        target = model.posterior(model.features(image, 1 - holes))
         each = losses.divergences(mixture, target, direction)
         best.append(losses.best_primitive(each))
         alphas.append(mixture.log_alpha.exp())

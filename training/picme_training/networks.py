@@ -287,6 +287,11 @@ class Picme(nn.Module):
         else:
             pooled = config.preset == "cats"
             self.latent = VectorLatent(channels, self.latent_dim, config.primitives, pooled=pooled)
+        # Keeps mu_c informative: without it z_c collapses to a constant that g ignores
+        # (docs/training.md). It acts in training alone: no engine holds the posterior.
+        self.whiten: nn.Module = nn.Identity()
+        if config.preset == "cats":
+            self.whiten = nn.BatchNorm1d(self.latent_dim, affine=False)
         make = compact.Decoder if config.preset == "cats" else PicDecoder
         self.decoder: nn.Module = make(config.size, encoder.shapes, self.latent_dim)
 
@@ -299,6 +304,11 @@ class Picme(nn.Module):
         """The latent side of f(I_m)."""
         z_m = None if self.config.preset == "pic" else self.latent.gaussian(features[-1])
         return Encoding(features, z_m, self.latent.condition(features[-1], z_m))
+
+    def posterior(self, features: tuple[Tensor, ...]) -> Gaussian:
+        """q(z_c|I_c), (B, D), from f(I_c)."""
+        z_c = self.latent.gaussian(features[-1])
+        return Gaussian(self.whiten(z_c.mu), z_c.log_sigma)
 
     def encode(self, image: Tensor, hole: Tensor) -> tuple[Encoding, Mixture]:
         """Algorithm 2, lines 1-2: the encoding of I_m and its mixture."""

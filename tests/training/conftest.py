@@ -1,0 +1,39 @@
+"""What the training tests share: photographs, one thread, and a folder of pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+from torch import Tensor
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Tensor:
+    """(8, 3, 64, 64) uint8: the two halves of four of scikit-image's photographs."""
+    found = []
+    for photograph in (data.astronaut(), data.chelsea(), data.coffee(), data.rocket()):
+        side = min(photograph.shape[0], photograph.shape[1] // 2)
+        for half in (photograph[:side, :side], photograph[-side:, -side:]):
+            small = Image.fromarray(half).resize((64, 64), Image.Resampling.BOX)
+            found.append(torch.from_numpy(np.array(small)).permute(2, 0, 1))
+    return torch.stack(found)
+
+
+@pytest.fixture(scope="session")
+def picture_folder(photographs, tmp_path_factory) -> Path:
+    """The photographs as files 0.png ... 7.png."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for i, picture in enumerate(photographs):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
+    return folder

@@ -1,0 +1,234 @@
+import json
+
+import pytest
+import torch
+from picme_training import checkpoint
+from picme_training.config import LossConfig, NetworkConfig, RunConfig, ScheduleConfig
+from picme_training.loop import Trainer
+
+from picme_rt.errors import InputError
+
+FILES = ("discriminator", "ema", "model", "optimizer")
+
+
+def run(preset="cats", **more):
+    primitives = 1 if preset == "pic" else 3
+    return RunConfig(
+        NetworkConfig(preset, 64, primitives), ScheduleConfig(steps=10, batch=2, **more),
+        LossConfig(decoded="best"),
+    )  # fmt: skip
+
+
+def batch(photographs, start):
+    image = photographs[start : start + 2].float() / 127.5 - 1
+    hole = torch.zeros(2, 1, 64, 64)
+    hole[:, :, 16:48, 16:48] = 1
+    return image, hole
+
+
+def trained(photographs, preset="cats", steps=1):
+    trainer = Trainer(run(preset), torch.device("cpu"), None)
+    for step in range(steps):
+        trainer.train_step(*batch(photographs, 2 * step))
+    return trainer
+
+
+def save(folder, trainer, step=None):
+    return checkpoint.save(folder, step or trainer.step, trainer.config, trainer.state)
+
+
+def contents(trainer):
+    """Every number that a run goes on with, by name."""
+    found = {}
+    for name in ("model", "ema", "discriminator"):
+        for key, value in getattr(trainer.state, name).state_dict().items():
+            found[f"{name}.{key}"] = value
+    for name, optimizer in trainer.optimizers.items():
+        for index, entry in optimizer.state_dict()["state"].items():
+            found |= {f"{name}.{index}.{key}": value for key, value in entry.items()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def trainer(photographs):
+    return trained(photographs)
+
+
+@pytest.fixture
+def saved(trainer, tmp_path):
+    """A checkpoint of `trainer`, the test's own."""
+    return save(tmp_path, trainer)
+
+
+def edit(place, **changes):
+    path = place / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_checkpoint_is_safetensors_and_one_json(saved):
+    assert saved.name == "step_00000001"
+    names = sorted(path.name for path in saved.iterdir())
+    assert names == ["checkpoint.json", *(f"{name}.safetensors" for name in FILES)]
+
+
+@pytest.mark.parametrize("preset", ["picme", "pic", "cats"])
+def test_everything_comes_back_to_the_bit(photographs, tmp_path, preset):
+    before = trained(photographs, preset, steps=2)
+    place = save(tmp_path, before)
+    after = Trainer(run(preset, seed=5), torch.device("cpu"), None)
+    assert checkpoint.load(place, after.state) == 2
+    one, two = contents(before), contents(after)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("preset", ["picme", "cats"])
+def test_the_next_step_after_loading_is_the_one_without_to_the_bit(photographs, tmp_path, preset):
+    before = trained(photographs, preset, steps=2)
+    after = Trainer(run(preset), torch.device("cpu"), None)
+    after.step = checkpoint.load(save(tmp_path, before), after.state)
+    one, two = (t.train_step(*batch(photographs, 4)) for t in (before, after))
+    assert {k: v.item() for k, v in one.items()} == {k: v.item() for k, v in two.items()}
+    one, two = contents(before), contents(after)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_checkpoint_says_its_configuration_and_step(saved, trainer):
+    assert checkpoint.describe(saved) == (trainer.config, 1)
+
+
+def test_the_averaged_and_the_live_weights_are_stored_apart(photographs, saved, trainer):
+    model, ema = (Trainer(run(), torch.device("cpu"), None).model for _ in range(2))
+    checkpoint.load_module(saved, "model", model)
+    checkpoint.load_module(saved, "ema", ema)
+    pairs = list(zip(model.parameters(), ema.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in pairs)
+    for (a, b), live, kept in zip(
+        pairs, trainer.model.parameters(), trainer.ema.parameters(), strict=True
+    ):
+        assert torch.equal(a, live)
+        assert torch.equal(b, kept)
+
+
+# Finding
+
+
+def test_find_takes_a_checkpoint_itself_or_the_newest_of_a_run(tmp_path, trainer):
+    old, new = save(tmp_path, trainer, 9), save(tmp_path, trainer, 10)
+    assert checkpoint.find(old) == old
+    assert checkpoint.find(tmp_path) == new
+
+
+def test_a_folder_without_checkpoints_is_refused(tmp_path):
+    with pytest.raises(InputError, match="neither a checkpoint nor a run"):
+        checkpoint.find(tmp_path)
+
+
+def test_the_newest_two_are_kept(tmp_path, trainer):
+    for step in (2, 9, 10, 100):
+        place = save(tmp_path, trainer, step)
+    left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert left == ["step_00000010", "step_00000100"]
+    assert place.name == left[-1]
+
+
+def test_saving_a_step_again_replaces_it(saved, tmp_path, photographs):
+    before = (saved / "model.safetensors").read_bytes()
+    again = save(tmp_path, trained(photographs, steps=2), step=1)
+    assert again == saved
+    assert (again / "model.safetensors").read_bytes() != before
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [saved.name]
+
+
+# Refusing
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_refused_by_its_hash(saved, trainer, name):
+    path = saved / f"{name}.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}\.safetensors is damaged: its sha256"):
+        checkpoint.load(saved, trainer.state)
+
+
+def test_a_missing_file_is_named(saved, trainer):
+    (saved / "ema.safetensors").unlink()
+    with pytest.raises(InputError, match=r"ema\.safetensors cannot be read"):
+        checkpoint.load(saved, trainer.state)
+
+
+def test_a_file_without_a_hash_is_refused(saved, trainer):
+    edit(saved, sha256={})
+    with pytest.raises(InputError, match=r"model\.safetensors cannot be read"):
+        checkpoint.load_module(saved, "model", trainer.model)
+
+
+@pytest.mark.parametrize("preset", ["picme", "pic"])
+def test_the_weights_of_another_network_are_refused(saved, preset):
+    other = Trainer(run(preset), torch.device("cpu"), None)
+    with pytest.raises(InputError, match=r"model\.safetensors does not fit the network"):
+        checkpoint.load_module(saved, "model", other.model)
+
+
+def test_another_number_of_primitives_is_another_network(saved):
+    config = RunConfig(NetworkConfig("cats", 64, 4), ScheduleConfig(1))
+    other = Trainer(config, torch.device("cpu"), None)
+    with pytest.raises(InputError, match="does not fit the network"):
+        checkpoint.load_module(saved, "model", other.model)
+
+
+def test_a_newer_format_is_refused_with_both_numbers(saved):
+    edit(saved, format=2)
+    with pytest.raises(InputError, match="format 2, this version reads 1"):
+        checkpoint.describe(saved)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": 1, "step": 3}'])
+def test_a_damaged_json_is_refused(saved, content):
+    (saved / "checkpoint.json").write_text(content)
+    with pytest.raises(InputError, match=r"checkpoint\.json is damaged"):
+        checkpoint.describe(saved)
+
+
+def test_a_configuration_of_another_version_is_refused(saved, trainer):
+    edit(saved, config={**trainer.config.to_dict(), "future": {}})
+    with pytest.raises(InputError, match="unknown entry 'future'"):
+        checkpoint.describe(saved)
+
+
+# Atomic
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_failure_while_writing_leaves_the_old_one_and_no_half_one(
+    saved, tmp_path, trainer, monkeypatch, after
+):
+    real, calls = checkpoint.save_file, []
+
+    def failing(tensors, path):
+        calls.append(path)
+        if len(calls) > after:
+            raise OSError(28, "No space left on device")
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", failing)
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    for step in (1, 2):  # over the old one, and beside it
+        with pytest.raises(OSError, match="No space left"):
+            save(tmp_path, trainer, step)
+        calls.clear()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [saved.name]
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert checkpoint.find(tmp_path) == saved
+
+
+def test_the_old_ones_go_only_after_the_new_one_is_whole(tmp_path, trainer, monkeypatch):
+    for step in (1, 2):
+        save(tmp_path, trainer, step)
+    monkeypatch.setattr(checkpoint, "_sha256", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save(tmp_path, trainer, 3)
+    left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert left == ["step_00000001", "step_00000002"]

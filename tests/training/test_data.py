@@ -1,0 +1,202 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from picme_training import data, masks
+from picme_training.config import (
+    AugmentConfig,
+    MaskConfig,
+    NetworkConfig,
+    RunConfig,
+    ScheduleConfig,
+)
+from PIL import Image
+
+from picme_rt.errors import InputError
+
+
+def run(batch=4, seed=0, size=64, **more):
+    return RunConfig(
+        NetworkConfig("cats", size), ScheduleConfig(steps=1, batch=batch, seed=seed), **more
+    )
+
+
+STILL = AugmentConfig(flip=False, zoom=1.0)
+
+
+@pytest.fixture
+def numbered():
+    """Ten pictures, the i-th of one grey value 10 i."""
+    return torch.arange(0, 100, 10, dtype=torch.uint8).view(10, 1, 1, 1).expand(-1, 3, 64, 64)
+
+
+def which(image):
+    """The numbers of the pictures in a batch of `numbered`."""
+    return ((image.mean((1, 2, 3)) + 1) * 12.75).round().int().tolist()
+
+
+# Reading
+
+
+def test_a_folder_is_read_in_the_order_of_names(picture_folder, photographs):
+    assert torch.equal(data.load_pictures(picture_folder, 64), photographs)
+
+
+def test_a_limit_reads_the_first_pictures(picture_folder, photographs):
+    assert torch.equal(data.load_pictures(picture_folder, 64, limit=3), photographs[:3])
+
+
+def test_a_wide_picture_is_cropped_to_its_centre(tmp_path):
+    wide = np.zeros((20, 60, 3), np.uint8)
+    wide[:, 20:40] = 200
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    Image.fromarray(wide.transpose(1, 0, 2)).save(tmp_path / "tall.png")
+    found = data.load_pictures(tmp_path, 20)
+    assert found.shape == (2, 3, 20, 20)
+    assert found.dtype == torch.uint8
+    assert (found == 200).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
+def test_pictures_of_other_modes_become_rgb(tmp_path, mode):
+    Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode).save(tmp_path / "other.png")
+    assert (data.load_pictures(tmp_path, 8) == 255).all()
+
+
+def test_suffixes_are_read_in_any_case_and_other_files_are_passed_over(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "A.PNG")
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.jpeg")
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert len(data.load_pictures(tmp_path, 8)) == 2
+
+
+@pytest.mark.parametrize("name", ["empty", "missing"])
+def test_an_empty_or_missing_folder_is_refused(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=name):
+        data.load_pictures(tmp_path / name, 64)
+
+
+@pytest.mark.parametrize("damage", ["no picture", "cut short"])
+def test_a_picture_that_cannot_be_read_is_named(tmp_path, photographs, damage):
+    place = tmp_path / "broken.png"
+    Image.fromarray(photographs[0].permute(1, 2, 0).numpy()).save(place)
+    place.write_bytes(b"nothing" if damage == "no picture" else place.read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"broken\.png"):
+        data.load_pictures(tmp_path, 64)
+
+
+# Holding out
+
+
+def test_the_last_pictures_are_held_out_at_the_networks_size(numbered):
+    kept, val = data.split(numbered, 32, 3)
+    assert torch.equal(kept, numbered[:7])
+    assert val.shape == (3, 3, 32, 32)
+    assert val.dtype == torch.uint8
+    assert val[:, 0, 0, 0].tolist() == [70, 80, 90]
+
+
+def test_a_folder_no_larger_than_what_is_held_out_is_refused(numbered):
+    with pytest.raises(InputError, match="--val"):
+        data.split(numbered, 64, 10)
+
+
+# Batches
+
+
+def test_a_batch_is_a_function_of_seed_and_step_alone(photographs):
+    config = run()
+    image, hole = data.Batches(photographs, config).batch(7)
+    other = data.Batches(photographs, config)
+    other.batch(3)
+    again, hole_again = other.batch(7)
+    assert torch.equal(image, again)
+    assert torch.equal(hole, hole_again)
+
+
+@pytest.mark.parametrize(("seed", "step"), [(1, 7), (0, 8)])
+def test_another_seed_or_step_gives_another_batch(photographs, seed, step):
+    image, hole = data.Batches(photographs, run()).batch(7)
+    other, other_hole = data.Batches(photographs, run(seed=seed)).batch(step)
+    assert not torch.equal(image, other)
+    assert not torch.equal(hole, other_hole)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 10, 23])
+def test_every_epoch_is_a_permutation_of_the_pictures(numbered, size):
+    batches = data.Batches(numbered, run(batch=size, augment=STILL))
+    seen = [i for step in range(-(-30 // size)) for i in which(batches.batch(step)[0])]
+    epochs = [seen[start : start + 10] for start in (0, 10, 20)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_a_batch_has_the_promised_shapes_types_and_ranges(photographs):
+    image, hole = data.Batches(photographs, run(batch=3)).batch(0)
+    assert image.shape == (3, 3, 64, 64)
+    assert hole.shape == (3, 1, 64, 64)
+    assert image.dtype == hole.dtype == torch.float32
+    assert hole.unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("zoom", [0.3, 0.9, 1.0])
+def test_crops_stay_in_range(zoom):
+    extremes = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(-1, 3, 70, 70)
+    checker = extremes.clone()
+    checker[:, :, ::2, ::2] = 255 - checker[:, :, ::2, ::2]
+    batches = data.Batches(torch.cat([extremes, checker]), run(augment=AugmentConfig(zoom=zoom)))
+    for step in range(20):
+        assert batches.batch(step)[0].abs().max() <= 1 + 1e-6
+
+
+def test_without_crop_and_mirror_a_view_is_the_picture(photographs):
+    config = run(batch=8, augment=STILL)
+    batches = data.Batches(photographs, config)
+    image, _ = batches.batch(0)
+    expected = photographs[batches._rows(0)].float() / 127.5 - 1
+    torch.testing.assert_close(image, expected, atol=1e-4, rtol=0)
+
+
+def test_with_flip_a_view_is_the_picture_or_its_mirror(photographs):
+    batches = data.Batches(photographs, run(batch=8, augment=AugmentConfig(flip=True, zoom=1.0)))
+    mirrored = []
+    for step in range(8):
+        image, _ = batches.batch(step)
+        expected = photographs[batches._rows(step)].float() / 127.5 - 1
+        for one, original in zip(image, expected, strict=True):
+            straight = (one - original).abs().max() < 1e-4
+            flipped = (one - original.flip(2)).abs().max() < 1e-4
+            assert straight != flipped
+            mirrored.append(bool(flipped))
+    assert 0.3 < np.mean(mirrored) < 0.7
+
+
+def test_a_crop_shows_a_square_part_of_the_picture_and_is_never_enlarged():
+    ramp = torch.arange(128).float().expand(3, 128, 128)  # value = column
+    both = torch.stack([ramp, ramp.transpose(1, 2)]).repeat(8, 1, 1, 1).byte()
+    batches = data.Batches(both, run(batch=16, augment=AugmentConfig(flip=False, zoom=0.3)))
+    sides, starts = [], []
+    for step in range(8):
+        for one in (batches.batch(step)[0][:, 0] + 1) * 127.5:
+            across, down = one[32, 56] - one[32, 8], one[56, 32] - one[8, 32]
+            assert min(across, down) == pytest.approx(0, abs=0.01)
+            sides.append(float(max(across, down)) * 64 / 48)
+            starts.append(float(one.min()))
+    assert 63.9 < min(sides) < 70
+    assert 120 < max(sides) < 128.1
+    assert min(starts) < 3
+    assert max(starts) > 40
+
+
+def test_holes_of_a_batch_are_drawn_as_configured(photographs):
+    centre = run(masks=MaskConfig(rectangles=0, strokes=0))
+    _, hole = data.Batches(photographs, centre).batch(0)
+    assert (hole[:, 0].bool().numpy() == masks.centre(64)).all()
+
+    top = np.zeros((64, 64), bool)
+    top[:9] = True
+    folder = dataclasses.replace(centre, masks=MaskConfig(0, 0, 0, folder=1))
+    _, hole = data.Batches(photographs, folder, [top]).batch(0)
+    assert (hole[:, 0].bool().numpy() == top).all()
