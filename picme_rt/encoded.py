@@ -135,21 +135,21 @@ class Encoded:
         decoders = [backend.decoding(part.values) for part in self._parts]
         try:
             end = request.first + request.k
-            for start in range(request.first, end, size):
-                count = min(size, end - start)
-                drawn = self._sample(request, start, count)
-                # always `size` latents a run, so that a picture's bits never depend on k
+            # Always `size` latents a run, result i in place i mod size: no picture's bits can
+            # depend on k or first, whatever a backend's arithmetic does with a place in a batch.
+            for block in range(request.first - request.first % size, end, size):
+                drawn = self._sample(request, block, min(size, (1 << 32) - block))
                 made = [
                     decode(np.resize(sample.z[0], (size, sample.z.shape[2])))
                     for decode, sample in zip(decoders, drawn, strict=True)
                 ]
-                for i in range(count):
-                    place = start + i - request.first
+                for index in range(max(block, request.first), min(block + size, end)):
+                    place = index - request.first
                     target = np.empty_like(self._img) if into is None else into[place]
                     target[:] = self._img
                     for part, pictures in zip(self._parts, made, strict=True):
-                        part.canvas.paste(pictures[i], target)
-                    yield Completion(target, start + i, *_statistics(drawn, i))
+                        part.canvas.paste(pictures[index - block], target)
+                    yield Completion(target, index, *_statistics(drawn, index - block))
         finally:
             for decode in decoders:
                 decode.close()
