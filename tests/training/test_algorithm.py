@@ -7,7 +7,7 @@ import torch
 from picme_training import discriminator, losses
 from picme_training.algorithm import Noise, discriminator_loss, generator_pass
 from picme_training.config import LossConfig, NetworkConfig
-from picme_training.gaussians import kl_to_standard
+from picme_training.gaussians import kl, kl_to_standard
 from picme_training.networks import Picme
 from picme_training.perceptual import Lpips
 
@@ -112,8 +112,8 @@ def test_l_c_reaches_the_mean_and_spread_of_the_best_primitive_alone(setting):
             assert (rows[i] > 0) == (i in made.j.tolist())
 
 
-@pytest.mark.parametrize("term", ["elbo", "posterior"])
-def test_the_kls_to_the_standard_reach_the_encoder_and_not_the_mixture(setting, term):
+@pytest.mark.parametrize("term", ["elbo", "posterior", "match"])
+def test_the_kls_of_the_latents_reach_the_encoder_and_not_the_mixture(setting, term):
     found = moved(setting.gradients(**{term: 1}), setting.gradients())
     assert any(name.startswith("encoder.") for name in found)
     assert not any(name.startswith((*MIXTURE, "decoder.")) for name in found)
@@ -123,6 +123,15 @@ def test_l_c_reaches_the_encoder_the_latent_and_the_decoder(setting):
     grads = setting.gradients()
     for part in ("encoder.", "latent.trunk.", "latent.head.", "decoder."):
         assert any(g is not None and g.any() for n, g in grads.items() if n.startswith(part))
+
+
+def test_the_mixture_that_is_sampled_passes_a_gradient_on_to_z_m_and_the_fitted_one_does_not():
+    # Algorithm 1, line 8 against line 4
+    setting, seen = Setting("picme"), []
+    real = setting.model.latent.mixture
+    setting.model.latent.mixture = lambda z: seen.append(z.requires_grad) or real(z)
+    setting.run()
+    assert seen == [False, True]
 
 
 def test_the_adversarial_term_reaches_the_generator_and_leaves_d_without_gradient(setting):
@@ -249,16 +258,24 @@ def test_pixels_under_the_hole_reach_the_inferred_pictures_only_through_j(cats):
 
 
 WEIGHTED = LossConfig(
-    gmm=0.7, frequency=1.3, elbo=0.2, posterior=0.4, adversarial=0.05, perceptual=0.6
+    gmm=0.7,
+    frequency=1.3,
+    elbo=0.2,
+    posterior=0.4,
+    match=0.3,
+    adversarial=0.05,
+    perceptual=0.6,
 )
 
 
 def test_the_loss_is_the_sum_of_weights_times_terms(setting):
     made = setting.run(WEIGHTED)
-    assert set(made.terms) == {"L_F", "L_BM", "KL_c", "KL_m", "L1", "L1_known", "L_A", "LPIPS"}
+    kls = {"L_BM", "KL_c", "KL_m", "KL_match"}
+    assert set(made.terms) == {"L_F", *kls, "L1", "L1_known", "L_A", "LPIPS"}
     t = {name: value.item() for name, value in made.terms.items()}
     expected = 1.3 * t["L_F"] + 0.7 * t["L_BM"] + 0.4 * t["KL_c"] + 0.2 * t["KL_m"]
     expected += t["L1"] + t["L1_known"] + 0.05 * t["L_A"] + 0.6 * t["LPIPS"]
+    expected += 0.3 * t["KL_match"]
     assert made.loss.item() == pytest.approx(expected, rel=1e-5)
     assert not any(value.requires_grad for value in made.terms.values())
 
@@ -269,6 +286,7 @@ def test_the_terms_are_the_equations_on_the_pictures_of_the_pass(cats):
     known = 1 - cats.hole
     f_c = cats.model.features(cats.image, 1 - cats.hole)
     f_m = cats.model.features(cats.image, cats.hole)[-1]
+    _, mixture = cats.model.encode(cats.image, cats.hole)
     expected = {
         "L1": losses.reconstruction([one], cats.image),
         "L1_known": losses.known_reconstruction([inferred], cats.image, known),
@@ -276,14 +294,16 @@ def test_the_terms_are_the_equations_on_the_pictures_of_the_pass(cats):
         "KL_c": kl_to_standard(cats.model.posterior(f_c)).mean(),
         "KL_m": kl_to_standard(cats.model.latent.gaussian(f_m)).mean(),
         "LPIPS": cats.lpips(WEIGHTED)(one, cats.image).mean(),
+        "KL_match": kl(cats.model.posterior(f_c), mixture.primitive(made.j)).mean(),
     }
     for name, value in expected.items():
         assert made.terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
 
 
-def test_the_perceptual_term_is_there_only_with_a_weight(setting):
-    assert "LPIPS" not in setting.run().terms
-    assert setting.run(perceptual=1).terms["LPIPS"] > 0
+@pytest.mark.parametrize(("weight", "term"), [("perceptual", "LPIPS"), ("match", "KL_match")])
+def test_an_extra_term_is_there_only_with_a_weight(setting, weight, term):
+    assert term not in setting.run().terms
+    assert setting.run(**{weight: 1}).terms[term] > 0
 
 
 def test_pic_has_one_gaussian_and_no_z_m():

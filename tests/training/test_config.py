@@ -45,7 +45,7 @@ def test_every_value_survives_the_round_trip():
     run = RunConfig(
         NetworkConfig("picme", 256, 3, False),
         ScheduleConfig(7, 2, 1e-3, 2e-3, 0.5, 0.9, 0.25, 0.5, 3, "bf16", 11),
-        LossConfig(2, 3, 4, 5, "forward", 0.5, 6, 7, "draw", True),
+        LossConfig(2, 3, 4, 5, 6, "forward", 0.5, 7, 8, "draw", True),
         MaskConfig(1, 2, 3, 4),
         AugmentConfig(False, 0.5),
         "free",
@@ -135,6 +135,7 @@ def test_a_value_of_another_type_is_refused(table, key, value, kind):
         ("loss", "frequency", -1.0),
         ("loss", "elbo", -1.0),
         ("loss", "posterior", -1.0),
+        ("loss", "match", -1.0),
         ("loss", "adversarial", -1.0),
         ("loss", "perceptual", -1.0),
         ("masks", "strokes", -1.0),

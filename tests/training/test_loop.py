@@ -211,6 +211,21 @@ def test_the_discriminator_s_step_is_made_of_its_own_loss_alone(batch):
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+def test_every_step_draws_its_own_noise_by_seed_and_step(batch, monkeypatch):
+    drawn = []
+    real = loop.generator_pass
+    monkeypatch.setattr(
+        loop, "generator_pass", lambda *given: drawn.append(given[4]) or real(*given)
+    )
+    trainer, later = trainer_of(), trainer_of()
+    for _ in range(2):
+        trainer.train_step(*batch)
+    later.step = 1
+    later.train_step(*batch)
+    assert not torch.equal(drawn[0].z_c, drawn[1].z_c)
+    assert torch.equal(drawn[1].z_c, drawn[2].z_c)
+
+
 def test_the_learning_rate_falls_along_the_schedule(batch):
     trainer = trainer_of(steps=4, decay=0.5, lr=1e-3, lr_discriminator=4e-3)
     rates = []

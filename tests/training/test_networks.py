@@ -196,6 +196,18 @@ def test_a_picture_that_is_all_hole_or_all_known_stays_finite(network, preset, k
     assert all(part.isfinite().all() for part in (*encoding.features, *mixture, *pictures))
 
 
+def test_cats_hears_of_the_hole_from_the_coarsest_map_alone(network):
+    model, hole = network("cats"), centre_hole(1)
+    encoding, _ = model.encode(picture(1), hole)
+    z_c, z_m = latents(model, 1)
+    before = model.decode(z_c, z_m, encoding.features, hole)[-1]
+    changed = [f + 5 * (known_at(hole, f.shape[-1]) == 0) for f in encoding.features]
+    fine = (*changed[:2], encoding.features[2])
+    coarse = (*encoding.features[:2], changed[2])
+    assert torch.equal(model.decode(z_c, z_m, fine, hole)[-1], before)
+    assert not torch.equal(model.decode(z_c, z_m, coarse, hole)[-1], before)
+
+
 # The latents
 
 
@@ -281,10 +293,12 @@ def test_every_convolution_of_pic_s_layout_is_under_spectral_norm(preset):
     assert all(parametrize.is_parametrized(layer, "weight") for layer in layers)
 
 
-def test_every_convolution_of_the_compact_discriminator_is_under_spectral_norm():
-    layers = [m for m in discriminator.make(config("cats")).modules() if isinstance(m, nn.Conv2d)]
+def test_every_convolution_of_the_compact_discriminator_but_its_score_is_under_spectral_norm():
+    judge = discriminator.make(config("cats"))
+    layers = [layer for layer in judge.layers.modules() if isinstance(layer, nn.Conv2d)]
     assert layers
     assert all(parametrize.is_parametrized(layer, "weight") for layer in layers)
+    assert not parametrize.is_parametrized(judge.score, "weight")
 
 
 def test_training_brings_every_kernel_of_a_discriminator_to_a_spectral_norm_of_one():

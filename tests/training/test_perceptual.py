@@ -77,6 +77,15 @@ def test_the_taps_have_squeezenet_s_widths_and_sides(lpips, pictures):
     assert shapes == [(64, 31), (128, 15), (256, 7), (384, 3), (384, 3), (512, 3), (512, 3)]
 
 
+def test_colours_are_scaled_by_imagenet_s_means_and_deviations(lpips):
+    seen = []
+    hook = lpips.features[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    lpips.taps(torch.full((1, 3, 64, 64), 0.5))
+    hook.remove()
+    expected = [(0.75 - m) / s for m, s in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))]
+    assert seen[0].mean((0, 2, 3)).tolist() == pytest.approx(expected, abs=1e-5)
+
+
 def test_the_weights_are_frozen_and_the_picture_receives_a_gradient(lpips, pictures):
     picture = pictures[:1].clone().requires_grad_()
     lpips(picture, pictures[1:2]).sum().backward()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from picme_training import losses
 from picme_training.config import LossConfig
-from picme_training.gaussians import kl_to_standard
+from picme_training.gaussians import kl, kl_to_standard
 from picme_training.networks import Picme
 from picme_training.perceptual import Lpips
 
@@ -119,6 +119,8 @@ def generator_pass(
             known.repeat(ways - 1, 1, 1, 1),
         ),
     }
+    if config.match > 0:
+        terms["KL_match"] = kl(z_c, fitted.primitive(j).detach()).mean()
     if encoding.z_m is not None:
         terms["KL_m"] = kl_to_standard(encoding.z_m).mean()
     judged = pictures[-1]
@@ -131,6 +133,7 @@ def generator_pass(
         "L_F": config.frequency,
         "L_BM": config.gmm,
         "KL_c": config.posterior,
+        "KL_match": config.match,
         "KL_m": config.elbo,
         "L1": 1.0,
         "L1_known": 1.0,

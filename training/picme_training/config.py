@@ -52,6 +52,8 @@ class LossConfig:
         elbo: Weight of KL(q(z_m|I_m), N(0, I)), mean over dimensions.
         posterior: Weight of KL(q(z_c|I_c), N(0, I)), mean over dimensions; without it sigma_c
             falls to the clamp.
+        match: Weight of KL(q(z_c|I_c), N_j) with the primitive standing still, so that z_c says
+            what I_m leaves open; 0 is the paper, in which the statistics of z_c stand still.
         direction: `reverse` is the paper's KL(N_j, N_c), `forward` is KL(N_c, N_j).
         losers: Share of Eq. 5 that goes to the primitives that did not win; 0 is the paper.
         adversarial: lambda_A of Eq. 8.
@@ -66,6 +68,7 @@ class LossConfig:
     frequency: float = 1.0
     elbo: float = 0.01
     posterior: float = 0.1
+    match: float = 0.0
     direction: Direction = "reverse"
     losers: float = 0.05
     adversarial: float = 0.05
@@ -80,7 +83,7 @@ class LossConfig:
             raise InputError(f"decoded must be one of {get_args(Decoded)}, got {self.decoded!r}")
         if not 0 <= self.losers < 1:
             raise InputError(f"losers must be in [0, 1), got {self.losers}")
-        for name in ("gmm", "frequency", "elbo", "posterior", "adversarial", "perceptual"):
+        for name in ("gmm", "frequency", "elbo", "posterior", "match", "adversarial", "perceptual"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
 

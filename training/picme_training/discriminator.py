@@ -66,7 +66,7 @@ class CompactDiscriminator(nn.Module):
                 layer(192, 192, 3, 1),
             ]
         )
-        self.score = layer(192, 1, 3, 1)
+        self.score = nn.Conv2d(192, 1, 3, padding=1)  # free to reach LSGAN's 0 and 1
 
     def forward(self, image: Tensor) -> Tensor:
         x = F.pixel_unshuffle(image, self.unshuffle)
