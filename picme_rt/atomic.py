@@ -1,4 +1,4 @@
-"""Directories that appear whole or not at all: written beside their place, then renamed."""
+"""Directories and files that appear whole or not at all: written beside their place, renamed."""
 
 import contextlib
 import os
@@ -51,6 +51,21 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def file(place: Path) -> Iterator[Path]:
+    """A temporary file beside `place` that takes its name when the block ends without an error.
+
+    Yields:
+        The temporary path, with the suffix of `place`.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as name:
+        fresh = Path(name) / place.name
+        yield fresh
+        _sync(fresh)
+        fresh.replace(place)
+        _sync(place.parent)
 
 
 def remove(place: Path) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +45,8 @@ class Completions(NamedTuple):
     log_prob: NDArray[np.float32] | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What is asked of the sampler, checked; the arguments of `Session.complete`."""
+class Request(NamedTuple):
+    """What is asked of the sampler: the options of `Session.complete`, and `first`."""
 
     k: int
     seed: int
@@ -56,18 +55,16 @@ class Request:
     primitive: int | None
     temperature: float
 
-    def __post_init__(self) -> None:
-        for name, low in (("k", 1), ("first", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < low:
-                raise InputError(f"{name} must be an integer of at least {low}, got {value!r}")
-            object.__setattr__(self, name, int(value))  # a NumPy integer overflows
-        if self.seed >= 1 << 64:
-            raise InputError(f"seed must be below 2**64, got {self.seed}")
-        if self.first + self.k > 1 << 32:
-            raise InputError(f"first + k must be at most 2**32, got {self.first + self.k}")
-        if self.mode not in get_args(Mode):
-            raise InputError(f"mode must be one of {get_args(Mode)}, got {self.mode!r}")
+    def checked(self, primitives: int) -> "Request":
+        """The same with plain integers, for a mixture of `primitives`.
+
+        Raises:
+            InputError: An option is not as `Session.complete` says.
+        """
+        options = self._asdict()
+        seed = kernels.check_integer("seed", options.pop("seed"), 0, (1 << 64) - 1)
+        k, first, primitive = kernels.check_options(primitives, **options)
+        return self._replace(k=k, seed=seed, first=first, primitive=primitive)
 
 
 class Part(NamedTuple):
@@ -80,8 +77,10 @@ class Part(NamedTuple):
 class Encoded:
     """A picture that was encoded once; made by `Session.encode`."""
 
-    def __init__(self, loaded: Callable[[], Backend], img: Image, parts: list[Part]):
-        self._loaded, self._img, self._parts = loaded, img, parts
+    def __init__(
+        self, loaded: Callable[[], Backend], primitives: int, img: Image, parts: list[Part]
+    ):
+        self._loaded, self._primitives, self._img, self._parts = loaded, primitives, img, parts
 
     def complete(
         self,
@@ -95,10 +94,10 @@ class Encoded:
     ) -> Completions:
         """Results first .. first + k - 1 of a seed; otherwise as `Session.complete`."""
         check_size(self._img.shape, k)
-        request = Request(k, seed, first, mode, primitive, temperature)
+        request = Request(k, seed, first, mode, primitive, temperature).checked(self._primitives)
         done = np.empty((k, *self._img.shape), np.uint8)
         found = []
-        for place, one in enumerate(self._run(request, into=done)):
+        for place, one in enumerate(self._results(self._loaded(), request, into=done)):
             found.append((one.primitive, one.log_prob))
             assert one.index == request.first + place
         indices = np.arange(request.first, request.first + request.k, dtype=np.int64)
@@ -120,17 +119,13 @@ class Encoded:
         temperature: float = 1.0,
     ) -> Iterator[Completion]:
         """The results of `complete` one by one, in flat memory."""
-        return self._run(Request(k, seed, first, mode, primitive, temperature), into=None)
-
-    def _run(self, request: Request, into: NDArray[np.uint8] | None) -> Iterator[Completion]:
-        """Algorithm 2, lines 3-7, in blocks; checks at once, computes as it is asked."""
-        backend = self._loaded()
-        self._sample(request, request.first, 1)  # refuses bad options before the first result
-        return self._results(backend, request, into)
+        request = Request(k, seed, first, mode, primitive, temperature).checked(self._primitives)
+        return self._results(self._loaded(), request, into=None)
 
     def _results(
         self, backend: Backend, request: Request, into: NDArray[np.uint8] | None
     ) -> Iterator[Completion]:
+        """Algorithm 2, lines 3-7, each result as it is asked for."""
         size = backend.micro_batch
         decoders = [backend.decoding(part.values) for part in self._parts]
         try:

@@ -1,13 +1,12 @@
-"""Pictures on disk: read with Pillow, written beside their place and then renamed."""
+"""Pictures on disk: read and written with Pillow."""
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
+from picme_rt import atomic
 from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image, read_image
 
@@ -47,14 +46,5 @@ def read_mask(path: Path) -> Hole:
 
 def write_picture(path: Path, pixels: Image) -> None:
     """Writes (H, W, 3) uint8 as PNG; the file appears whole or not at all."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".png", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            Pillow.fromarray(pixels).save(file, "PNG")
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with atomic.file(path) as fresh:
+        Pillow.fromarray(pixels).save(fresh, "PNG")

@@ -82,26 +82,14 @@ def sample_gmm(
         UnavailableError: impl is "native" and the compiled kernels are not built.
     """
     _check_mixture(log_alpha, mu, log_sigma, seeds)
-    k = _integer("k", k, 1, 2**32)
-    first = _integer("first", first, 0, 2**32 - 1)
-    if first + k > 2**32:
-        raise InputError(
-            f"first + k must be at most 2**32, got {first + k}: use another seed to draw more"
-        )
-    if mode not in _MODES:
-        raise InputError(f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
-    if primitive is not None:
-        primitive = _integer("primitive", primitive, 0, log_alpha.shape[1] - 1)
-        if mode != "categorical":
-            raise InputError(
-                f"primitive must be None with mode {mode!r}, got {primitive}: "
-                "leave it out, or use mode 'categorical'"
-            )
-    if not (isinstance(temperature, numbers.Real) and 0.0 <= temperature <= _FLOAT32_MAX):
-        raise InputError(
-            f"temperature must be a finite number of at least 0, got {temperature!r}: "
-            "1 samples the mixture, 0 gives the means"
-        )
+    k, first, primitive = check_options(
+        log_alpha.shape[1],
+        k=k,
+        first=first,
+        mode=mode,
+        primitive=primitive,
+        temperature=temperature,
+    )
     if impl not in _IMPLS:
         raise InputError(f"impl must be one of {', '.join(_IMPLS)}, got {impl!r}")
 
@@ -136,6 +124,51 @@ def sample_gmm(
             temperature=temperature,
         )
     return GmmSample(*sample)
+
+
+def check_options(
+    primitives: int,
+    *,
+    k: int,
+    first: int,
+    mode: str,
+    primitive: int | None,
+    temperature: float,
+) -> tuple[int, int, int | None]:
+    """Refuses what `sample_gmm` would refuse of its options; gives k, first and primitive as int.
+
+    Args:
+        primitives: P of the mixture.
+        k: as in `sample_gmm`, and so are the others.
+        first: index of the first sample.
+        mode: how the primitive is chosen.
+        primitive: a fixed primitive.
+        temperature: factor on sigma.
+
+    Raises:
+        InputError: an option is not as `sample_gmm` says.
+    """
+    k = check_integer("k", k, 1, 2**32)
+    first = check_integer("first", first, 0, 2**32 - 1)
+    if first + k > 2**32:
+        raise InputError(
+            f"first + k must be at most 2**32, got {first + k}: use another seed to draw more"
+        )
+    if mode not in _MODES:
+        raise InputError(f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
+    if primitive is not None:
+        primitive = check_integer("primitive", primitive, 0, primitives - 1)
+        if mode != "categorical":
+            raise InputError(
+                f"primitive must be None with mode {mode!r}, got {primitive}: "
+                "leave it out, or use mode 'categorical'"
+            )
+    if not (isinstance(temperature, numbers.Real) and 0.0 <= temperature <= _FLOAT32_MAX):
+        raise InputError(
+            f"temperature must be a finite number of at least 0, got {temperature!r}: "
+            "1 samples the mixture, 0 gives the means"
+        )
+    return k, first, primitive
 
 
 def native_is_built() -> bool:
@@ -199,7 +232,12 @@ def _array(name: str, value: object, dtype: type, axes: str) -> npt.NDArray[np.g
     return value
 
 
-def _integer(name: str, value: object, low: int, high: int) -> int:
+def check_integer(name: str, value: object, low: int, high: int) -> int:
+    """The value as int, if it is an integer in low..high.
+
+    Raises:
+        InputError: It is not; the message calls it `name`.
+    """
     try:
         number = operator.index(value)  # type: ignore[arg-type]  # it is what index() looks at
     except TypeError:

@@ -218,7 +218,7 @@ class Session:
             values = backend.encode(fitted.image[None], fitted.hole[None])
             values["hole"] = fitted.hole[None]
             parts.append(Part(values, composite.Canvas(fitted, hole, region)))
-        return Encoded(self._loaded, pixels.copy(), parts)
+        return Encoded(self._loaded, self._engine.primitives, pixels.copy(), parts)
 
     def close(self) -> None:
         """Frees the engine; later calls raise `ClosedError`. Closing twice is allowed."""

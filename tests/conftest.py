@@ -27,6 +27,7 @@ class Exported(NamedTuple):
 def tiny_model():
     """Give a preset and a seed, get a network of 64x64 in which no path is switched off."""
     import torch
+
     from picme_training.config import NetworkConfig
     from picme_training.networks import Picme
 

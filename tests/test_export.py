@@ -10,16 +10,16 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from picme_export import export, graphs, verify
-from picme_training import checkpoint
-from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
-from picme_training.networks import Picme
 from torch.nn.utils import parametrize
 
 import picme_rt
+from picme_export import export, graphs, verify
 from picme_rt import cli
 from picme_rt import engine as engines
 from picme_rt.errors import InputError
+from picme_training import checkpoint
+from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
+from picme_training.networks import Picme
 
 ROLES = ("encoder", "decoder")
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"} | {

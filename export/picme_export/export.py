@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from picme_training import checkpoint
-from picme_training.networks import Picme
 
 from picme_export import graphs, verify
 from picme_rt import atomic
 from picme_rt import engine as engines
+from picme_training import checkpoint
+from picme_training.networks import Picme
 
 
 def export(
@@ -67,7 +67,6 @@ def write(
     force: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Writes a model, of any weights, as an engine; its spectral norm is folded in place."""
-    graphs.fold(model)
     tables = graphs.tables_of(model)
     takes_z_m = tables.decoder.inputs[1].name == "z_m"
     modules = {
@@ -75,6 +74,7 @@ def write(
         "decoder": graphs.DecoderGraph(model, z_m=takes_z_m),
     }
     with atomic.directory(target, force=force) as fresh:
+        graphs.fold(model)
         (fresh / "fp32").mkdir()
         errors = {}
         for role, module in modules.items():

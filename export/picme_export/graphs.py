@@ -9,11 +9,11 @@ from pathlib import Path
 
 import onnx
 import torch
-from picme_training.networks import Picme
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from picme_rt import tensors
+from picme_training.networks import Picme
 
 OPSET = 21  # from 23 on, attention becomes one operator that TensorRT's parser refuses
 

@@ -13,13 +13,13 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from picme_export import export
-from picme_training.config import NetworkConfig
-from picme_training.networks import Picme
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import picme_rt
+from picme_export import export
 from picme_rt import composite, framing, kernels
+from picme_training.config import NetworkConfig
+from picme_training.networks import Picme
 
 SIZE, K = 256, 6
 

@@ -2,11 +2,11 @@ import json
 
 import pytest
 import torch
+
+from picme_rt.errors import InputError
 from picme_training import checkpoint
 from picme_training.config import LossConfig, NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.loop import Trainer
-
-from picme_rt.errors import InputError
 
 FILES = ("discriminator", "ema", "model", "optimizer")
 

@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 
 import pytest
+
+from picme_rt.errors import InputError
 from picme_training import config
 from picme_training.config import (
     AugmentConfig,
@@ -13,8 +15,6 @@ from picme_training.config import (
     RunConfig,
     ScheduleConfig,
 )
-
-from picme_rt.errors import InputError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.toml"))
 SMALLEST = {"network": {"preset": "cats", "size": 64}, "schedule": {"steps": 10}}

@@ -3,6 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from picme_rt.errors import InputError
 from picme_training import data, masks
 from picme_training.config import (
     AugmentConfig,
@@ -11,14 +14,11 @@ from picme_training.config import (
     RunConfig,
     ScheduleConfig,
 )
-from PIL import Image
-
-from picme_rt.errors import InputError
 
 
 def run(batch=4, seed=0, size=64, **more):
     return RunConfig(
-        NetworkConfig("cats", size), ScheduleConfig(steps=1, batch=batch, seed=seed), **more
+        NetworkConfig("picme", size), ScheduleConfig(steps=1, batch=batch, seed=seed), **more
     )
 
 

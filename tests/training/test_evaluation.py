@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from picme_training import masks
 from picme_training.config import NetworkConfig
 from picme_training.evaluation import evaluate, pairwise_difference

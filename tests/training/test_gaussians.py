@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+from torch import distributions
+
 from picme_training.gaussians import (
     LOG_SIGMA_RANGE,
     Gaussian,
@@ -10,7 +12,6 @@ from picme_training.gaussians import (
     kl,
     kl_to_standard,
 )
-from torch import distributions
 
 LOW, HIGH = LOG_SIGMA_RANGE
 

@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from picme_training import checkpoint, loop, verb
-from picme_training.config import LossConfig, NetworkConfig, RunConfig, ScheduleConfig
-from picme_training.data import Batches
-from picme_training.loop import Trainer, average, train
-from picme_training.perceptual import Lpips
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from picme_rt.cli import main
 from picme_rt.errors import InputError
+from picme_training import checkpoint, loop, verb
+from picme_training.config import LossConfig, NetworkConfig, RunConfig, ScheduleConfig
+from picme_training.data import Batches
+from picme_training.loop import Trainer, average, train
+from picme_training.perceptual import Lpips
 
 CONFIG = RunConfig(
     NetworkConfig("cats", 64, 3), ScheduleConfig(steps=5, batch=2, lr=1e-3, evaluate_every=2)
@@ -159,6 +159,31 @@ def test_a_resumed_run_ends_as_the_unbroken_one_to_the_bit(run, interrupted, pho
     last = train(CONFIG, Batches(photographs, CONFIG), photographs[:3], interrupted, resume=True)
     assert hashes(last) == hashes(run[1])
     assert losses_of(interrupted) == losses_of(run[0])
+
+
+def test_a_resumed_run_has_every_step_once_in_its_curves(interrupted, photographs):
+    assert [line["step"] for line in lines(interrupted) if "loss" in line] == [1, 2, 3]
+    train(CONFIG, Batches(photographs, CONFIG), photographs[:3], interrupted, resume=True)
+    assert [line["step"] for line in lines(interrupted) if "loss" in line] == [1, 2, 3, 4, 5]
+
+
+def test_a_new_run_may_begin_with_the_weights_of_another(run, photographs, tmp_path):
+    still = dataclasses.replace(
+        CONFIG, schedule=dataclasses.replace(CONFIG.schedule, lr=0.0, lr_discriminator=0.0)
+    )
+    batches = Batches(photographs, still)
+    last = train(still, batches, photographs[:3], tmp_path / "tuned", start_from=run[0])
+    weights, before = load_file(last / "ema.safetensors"), load_file(run[1] / "ema.safetensors")
+    assert lines(tmp_path / "tuned")[0]["step"] == 1
+    for name in ("encoder.enter.weight", "decoder.colours.weight"):
+        torch.testing.assert_close(weights[name], before[name], atol=0.05, rtol=0)
+    assert hashes(last)["ema.safetensors"] != hashes(run[1])["ema.safetensors"]
+
+
+def test_beginning_with_another_network_is_refused(run, photographs, tmp_path):
+    other = dataclasses.replace(CONFIG, network=NetworkConfig("cats", 64, 4))
+    with pytest.raises(InputError, match="does not fit the network"):
+        train(other, Batches(photographs, other), photographs, tmp_path / "x", start_from=run[0])
 
 
 def test_a_finished_run_that_is_resumed_gives_its_last_checkpoint(run, photographs):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from picme_training import losses
 from picme_training.gaussians import Gaussian, Mixture
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from picme_training import masks
-from picme_training.config import MaskConfig
 from PIL import Image
 
 from picme_rt.errors import InputError
+from picme_training import masks
+from picme_training.config import MaskConfig
 
 SIZES = (64, 128, 256)
 KINDS = ("centre", "rectangles", "strokes")

@@ -2,14 +2,15 @@ import math
 
 import pytest
 import torch
-from picme_training import discriminator
-from picme_training.config import NetworkConfig
-from picme_training.gaussians import LOG_SIGMA_RANGE
-from picme_training.networks import Attention, Picme, known_at
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
+
+from picme_training import discriminator
+from picme_training.config import NetworkConfig
+from picme_training.gaussians import LOG_SIGMA_RANGE
+from picme_training.networks import Attention, Picme, known_at
 
 PRESETS = ("picme", "pic", "cats")
 SIZES = (64, 128, 256)

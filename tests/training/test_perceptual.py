@@ -1,10 +1,10 @@
 import pytest
 import torch
-from picme_training import perceptual
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from picme_rt.errors import InputError
+from picme_training import perceptual
 
 
 def random_weights():

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from picme_training.config import NetworkConfig
-from picme_training.networks import Attention, Picme
 from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpu import precision, timing
+from picme_training.config import NetworkConfig
+from picme_training.networks import Attention, Picme
 
 Result = dict[str, Any]
 TOLERANCE = {"fp32": 1e-3, "tf32": 3e-2, "bf16": 1e-1}

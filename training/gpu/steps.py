@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from gpu import timing
 from picme_training import config as configuration
 from picme_training.config import MaskConfig, NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.data import Batches
 from picme_training.loop import Trainer
 from picme_training.perceptual import Lpips
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
-
-from gpu import timing
 
 Result = dict[str, Any]
 CATS = Path(__file__).parents[1] / "configs" / "cats64.toml"

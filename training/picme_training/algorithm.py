@@ -18,21 +18,24 @@ class Noise(NamedTuple):
     Attributes:
         z_m: (B, D) normal.
         z_c: (B, D) normal, of the reconstruction path.
-        inferred: (B, D) normal, of the inferred z_c.
+        best: (B, D) normal, of the z_c inferred from the best primitive.
+        drawn: (B, D) normal, of the z_c inferred from a drawn primitive.
         choice: (B,) uniform in [0, 1), picks the drawn primitive.
     """
 
     z_m: Tensor
     z_c: Tensor
-    inferred: Tensor
+    best: Tensor
+    drawn: Tensor
     choice: Tensor
 
     @staticmethod
     def draw(batch: int, latent: int, generator: torch.Generator) -> "Noise":
         """Fresh numbers from `generator`, on its device."""
         device = generator.device
-        z_m, z_c, inferred = torch.randn(3, batch, latent, generator=generator, device=device)
-        return Noise(z_m, z_c, inferred, torch.rand(batch, generator=generator, device=device))
+        z_m, z_c, best, drawn = torch.randn(4, batch, latent, generator=generator, device=device)
+        choice = torch.rand(batch, generator=generator, device=device)
+        return Noise(z_m, z_c, best, drawn, choice)
 
 
 class Pass(NamedTuple):
@@ -88,13 +91,11 @@ def generator_pass(
     mixture = model.latent.mixture(encoding.condition)
     inferred = []
     if config.decoded in ("best", "both"):
-        inferred.append(mixture.primitive(j).sample(noise.inferred))
+        inferred.append(mixture.primitive(j).sample(noise.best))
     if config.decoded in ("draw", "both"):
         cumulative = mixture.log_alpha.detach().exp().cumsum(1)
         drawn = (cumulative <= noise.choice[:, None] * cumulative[:, -1:]).sum(1)
-        inferred.append(
-            mixture.primitive(drawn.clamp(max=each.shape[1] - 1)).sample(noise.inferred)
-        )
+        inferred.append(mixture.primitive(drawn.clamp(max=each.shape[1] - 1)).sample(noise.drawn))
 
     # Line 6: generate; the reconstruction comes first in the batch
     ways = 1 + len(inferred)

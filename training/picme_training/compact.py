@@ -98,7 +98,7 @@ class Decoder(nn.Module):
             inputs, side = WIDTHS[side], 2 * side
         self.colours = _conv(inputs, 3)
         with torch.no_grad():
-            self.colours.weight.mul_(0.3)  # start near grey, away from tanh's flat ends
+            self.colours.weight.mul_(0.3)  # start inside of tanh's flat ends
 
     def forward(
         self, z_c: Tensor, z_m: Tensor, features: tuple[Tensor, ...], hole: Tensor

@@ -193,6 +193,12 @@ class RunConfig:
     augment: AugmentConfig = AugmentConfig()
     framing: Framing = "aligned"
 
+    def __post_init__(self) -> None:
+        if self.network.preset == "cats" and self.schedule.batch < 2:
+            raise InputError(
+                "batch must be at least 2 for preset cats, whose z_c is whitened, got 1"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain tables, as `from_dict` reads them."""
         return dataclasses.asdict(self)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from picme_rt import atomic
 from picme_rt.errors import InputError
 from picme_training import checkpoint, discriminator, evaluation
 from picme_training.algorithm import Noise, discriminator_loss, generator_pass
@@ -115,6 +116,7 @@ def train(
     device: str = "cpu",
     lpips: Lpips | None = None,
     resume: bool = False,
+    start_from: Path | None = None,
 ) -> Path:
     """Trains from `batches` to the last step and gives the last checkpoint's directory.
 
@@ -126,16 +128,21 @@ def train(
         device: A torch device.
         lpips: Perceptual loss and measure.
         resume: Go on from the newest checkpoint of `out`.
+        start_from: A checkpoint, or a run, whose weights a new run begins with (fine-tuning).
 
     Raises:
         InputError: `out` holds a run and `resume` is not set, or its configuration is another one.
     """
     trainer = Trainer(config, torch.device(device), lpips)
     _prepare(out, trainer, resume)
+    if start_from is not None and not resume:
+        place = checkpoint.find(start_from)
+        for name in ("model", "ema", "discriminator"):
+            checkpoint.load_module(place, name, getattr(trainer.state, name))
     steps, every = config.schedule.steps, config.schedule.evaluate_every
     last = checkpoint.find(out) if resume else out
     with (
-        SummaryWriter(str(out)) as board,
+        SummaryWriter(str(out), purge_step=trainer.step + 1) as board,
         (out / "metrics.jsonl").open("a") as metrics,
         tqdm(total=steps, initial=trainer.step, unit="step", smoothing=0.05) as bar,
     ):
@@ -151,6 +158,7 @@ def train(
             if trainer.step % every == 0 or trainer.step == steps:
                 _evaluate(trainer, val, out, board, metrics)
                 last = checkpoint.save(out, trainer.step, config, trainer.state)
+                began, seen = time.monotonic(), 0
     return last
 
 
@@ -165,6 +173,14 @@ def _prepare(out: Path, trainer: Trainer, resume: bool) -> None:
     if stored != trainer.config:
         raise InputError(f"{place} was made with another configuration; resume with the same TOML")
     trainer.step = checkpoint.load(place, trainer.state)
+    # what came after the checkpoint is computed again, and must not stand in the curves twice
+    kept = [
+        line
+        for line in (out / "metrics.jsonl").read_text().splitlines()
+        if json.loads(line)["step"] <= trainer.step
+    ]
+    with atomic.file(out / "metrics.jsonl") as fresh:
+        fresh.write_text("".join(f"{line}\n" for line in kept))
 
 
 def _log(

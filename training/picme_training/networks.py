@@ -177,16 +177,16 @@ class VectorLatent(nn.Module):
     The condition is the mean of z_m (METHOD 9), or the pooled f_m where `pooled` is set.
     """
 
-    def __init__(self, channels: int, latent: int, primitives: int, *, pooled: bool):
+    def __init__(self, channels: int, latent: int, primitives: int, *, hidden: int, pooled: bool):
         super().__init__()
         self.pooled, self.primitives, self.latent = pooled, primitives, latent
         flat = channels * 4
         self.trunk = nn.Sequential(nn.Linear(flat, 2 * latent), nn.LeakyReLU(SLOPE))
         self.head = nn.Linear(2 * latent, 2 * latent)
         inputs = flat if pooled else latent
-        self.alpha = _mlp(inputs, primitives)
-        self.mu = _mlp(inputs, primitives * latent)
-        self.log_sigma = _mlp(inputs, primitives * latent)
+        self.alpha = _mlp(inputs, hidden, primitives)
+        self.mu = _mlp(inputs, hidden, primitives * latent)
+        self.log_sigma = _mlp(inputs, hidden, primitives * latent)
         last = self.mu[-1]
         assert isinstance(last, nn.Linear)
         nn.init.normal_(last.bias, std=0.5)  # the primitives start apart (METHOD 6)
@@ -216,8 +216,8 @@ class VectorLatent(nn.Module):
         return Mixture(log_alpha, mu.view(shape), log_sigma.view(shape).clamp(*LOG_SIGMA_RANGE))
 
 
-def _mlp(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, 128), nn.LeakyReLU(SLOPE), nn.Linear(128, outputs))
+def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, outputs))
 
 
 class SpatialLatent(nn.Module):
@@ -285,8 +285,14 @@ class Picme(nn.Module):
             self.latent = SpatialLatent(channels)
             self.latent_dim = channels * COARSE**2
         else:
-            pooled = config.preset == "cats"
-            self.latent = VectorLatent(channels, self.latent_dim, config.primitives, pooled=pooled)
+            compacted = config.preset == "cats"
+            self.latent = VectorLatent(
+                channels,
+                self.latent_dim,
+                config.primitives,
+                hidden=128 if compacted else 256,
+                pooled=compacted,
+            )
         # Keeps mu_c informative: without it z_c collapses to a constant that g ignores
         # (docs/training.md). It acts in training alone: no engine holds the posterior.
         self.whiten: nn.Module = nn.Identity()

@@ -20,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--masks", type=Path, help="folder of masks, for masks.folder > 0")
     parser.add_argument("--lpips-weights", type=Path, help="LPIPS-squeeze as safetensors")
     parser.add_argument("--device", default="cpu", help="a torch device (default: cpu)")
+    parser.add_argument(
+        "--start-from", type=Path, metavar="CHECKPOINT", help="begin with the weights of this one"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
 
 
@@ -45,5 +48,6 @@ def run(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         lpips=lpips,
         resume=arguments.resume,
+        start_from=arguments.start_from,
     )
     print(last)
