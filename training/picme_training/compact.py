@@ -1,9 +1,9 @@
 """The layout `cats`: PICME's roles with the arithmetic spent where the picture is small.
 
 The picture enters at 32x32 by pixel-unshuffle; z reaches every scale of the decoder as a
-per-channel scale and shift, and beside the features of I_m stands the share of known pixels. No
-operation spans the whole image above 8x8, hence a runtime may later decode the hole alone.
-docs/method.md lists these departures.
+per-channel scale and shift; the features of I_m reach it weighted by the share of known pixels, so
+that the hole is filled from z and from the coarsest map. No operation spans the whole image above
+8x8, hence a runtime may later decode the hole alone. docs/method.md lists these departures.
 """
 
 import torch
@@ -86,7 +86,7 @@ class Decoder(nn.Module):
         for channels, side, _ in reversed(shapes):
             width = WIDTHS[side]
             self.enter.append(_conv(inputs, width))
-            self.skip.append(_conv(channels + 1, width, 1))  # and the share of known pixels
+            self.skip.append(_conv(channels, width, 1))
             self.blocks.append(
                 nn.ModuleList(Residual(width, styled=True) for _ in range(2 if side == 8 else 1))
             )
@@ -110,8 +110,8 @@ class Decoder(nn.Module):
             side = feature.shape[-1]
             if side > 8:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            known = F.avg_pool2d(1 - hole, hole.shape[-1] // side).to(feature.dtype)
-            x = enter(x) + skip(torch.cat([feature, known], dim=1))
+                feature = feature * F.avg_pool2d(1 - hole, hole.shape[-1] // side)
+            x = enter(x) + skip(feature)
             for block in blocks:  # type: ignore[attr-defined]  # a ModuleList
                 x = block(x, style)
         for conv in self.grow:
