@@ -37,7 +37,7 @@ clean:  ## remove the virtual environment and all caches
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/with-demo: $(BIN)/python $(BUILD)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'

@@ -34,6 +34,8 @@ def directory(place: Path, *, force: bool = False) -> Iterator[Path]:
         for path in fresh.rglob("*"):
             _sync(path)
         old = Path(name) / "old"
+        if place.exists() and not force:
+            raise InputError(f"{place} appeared meanwhile; pass --force (force=True) to replace it")
         if place.exists():
             place.rename(old)
         try:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picme_rt import kernels
-from picme_rt.backends import Backend
+from picme_rt.backends import Backend, Decoding
 from picme_rt.composite import Canvas
 from picme_rt.errors import InputError
 from picme_rt.images import Float, Image
@@ -127,8 +127,9 @@ class Encoded:
     ) -> Iterator[Completion]:
         """Algorithm 2, lines 3-7, each result as it is asked for."""
         size = backend.micro_batch
-        decoders = [backend.decoding(part.values) for part in self._parts]
+        decoders: list[Decoding] = []
         try:
+            decoders += (backend.decoding(part.values) for part in self._parts)
             end = request.first + request.k
             # Always `size` latents a run, result i in place i mod size: no picture's bits can
             # depend on k or first, whatever a backend's arithmetic does with a place in a batch.
@@ -178,7 +179,7 @@ def check_size(shape: tuple[int, ...], k: int) -> None:
     """Refuses a k whose results would not fit, before any memory is taken.
 
     Args:
-        shape: (H, W, 3) of the picture.
+        shape: (H, W, 3) of the picture, or the number of all bytes of a batch.
         k: Results asked for; anything but an integer is left to `Request`.
 
     Raises:

@@ -4,10 +4,11 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from picme_rt import tensors
 from picme_rt.errors import EngineError
+from picme_rt.framing import Framing
 
 FORMAT = 1
 MANIFEST = "engine.json"
@@ -49,7 +50,7 @@ class Engine:
 
     path: Path
     name: str
-    framing: Literal["aligned", "free"]
+    framing: Framing
     size: int
     primitives: int
     latent: int
@@ -142,7 +143,8 @@ def _manifest(path: Path) -> dict[str, Any]:
     place = path / MANIFEST
     if not place.is_file():
         raise EngineError(
-            f"{path} is not an engine: it has no {MANIFEST}; `picme export` makes one"
+            f"{path} is not an engine: it has no {MANIFEST}; `picme export` makes one, "
+            "the repository ships some in engines/"
         )
     if place.stat().st_size > _MANIFEST_BYTES:
         raise EngineError(f"{place} is longer than {_MANIFEST_BYTES} bytes: not a manifest of ours")

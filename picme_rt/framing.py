@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from picme_rt.images import Hole
 
+Framing = Literal["aligned", "free"]
+
 FAR = 4  # a joint crop over this many engine sides is split (`free` only)
 
 
@@ -44,7 +46,7 @@ class Region(NamedTuple):
     box: Box
 
 
-def regions(hole: Hole, size: int, framing: Literal["aligned", "free"]) -> list[Region]:
+def regions(hole: Hole, size: int, framing: Framing) -> list[Region]:
     """The squares in which a hole is completed, largest first; none for an empty hole.
 
     Args:

@@ -75,8 +75,11 @@ def read_mask(mask: ImageLike, shape: tuple[int, int]) -> Hole:
     Raises:
         InputError: Another shape than the picture's, NaN, or a dtype without a zero.
     """
-    if _is_pil(mask) and len(mask.mode) > 1 and mask.mode not in ("I;16", "I;16L", "I;16B"):
-        raise InputError(f"mask must have one channel, got a PIL image of mode {mask.mode}")
+    if _is_pil(mask) and mask.mode not in ("1", "L", "I", "F", "I;16", "I;16L", "I;16B"):
+        raise InputError(
+            f"mask must have one channel of values, got a PIL image of mode {mask.mode}; "
+            "convert it with mask.convert('L')"
+        )
     array = _array("mask", mask)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]

@@ -28,7 +28,7 @@ def _catmull_rom(x: _Line) -> _Line:
 _KERNELS = {"triangle": _triangle, "cubic": _catmull_rom}
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def matrix(source: int, target: int, kernel: str) -> Float:
     """The (target, source) float32 matrix that resizes a line of `source` values.
 

@@ -5,7 +5,6 @@ done = session.complete(img, mask, k=6)
 """
 
 import dataclasses
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -85,7 +84,6 @@ class Session:
         self._backend: backends.Backend | None = backends.load(
             self._engine, backend=backend, device=device, precision=precision
         )
-        self._closing = threading.Lock()
 
     @property
     def info(self) -> Info:
@@ -195,11 +193,13 @@ class Session:
                 "imgs, masks and seed must be of one length, "
                 f"got {len(imgs)}, {len(masks)} and {len(seeds)}"
             )
+        pictures = [images.read_image(img) for img in imgs]
+        check_size((sum(picture.size for picture in pictures),), k)
         return [
             self.complete(
                 img, mask, k=k, seed=one, mode=mode, primitive=primitive, temperature=temperature
             )
-            for img, mask, one in zip(imgs, masks, seeds, strict=True)
+            for img, mask, one in zip(pictures, masks, seeds, strict=True)
         ]
 
     def encode(self, img: ImageLike, mask: ImageLike) -> Encoded:
@@ -222,8 +222,7 @@ class Session:
 
     def close(self) -> None:
         """Frees the engine; later calls raise `ClosedError`. Closing twice is allowed."""
-        with self._closing:
-            self._backend = None
+        self._backend = None
 
     def _loaded(self) -> backends.Backend:
         backend = self._backend

@@ -7,17 +7,17 @@ import numpy as np
 from picme_rt.images import Hole, Image
 
 GAP = 8
+COLUMNS = 4
 HOLE_GREY = 128
 
 
-def sheet(img: Image, hole: Hole, results: Image, *, columns: int = 4) -> Image:
+def sheet(img: Image, hole: Hole, results: Image) -> Image:
     """The masked input and the results in a grid, read from left to right.
 
     Args:
         img: (H, W, 3) uint8, the original.
         hole: (H, W) bool; shown grey in the first tile.
         results: (k, H, W, 3) uint8.
-        columns: Tiles a row, at most.
 
     Returns:
         (h, w, 3) uint8 on white.
@@ -25,7 +25,7 @@ def sheet(img: Image, hole: Hole, results: Image, *, columns: int = 4) -> Image:
     masked = img.copy()
     masked[hole] = HOLE_GREY
     tiles = [masked, *results]
-    columns = min(columns, len(tiles))
+    columns = min(COLUMNS, len(tiles))
     rows = math.ceil(len(tiles) / columns)
     height, width = img.shape[0] + GAP, img.shape[1] + GAP
     page = np.full((rows * height + GAP, columns * width + GAP, 3), 255, np.uint8)

@@ -139,7 +139,7 @@ ERRORS = {
     "picture is a folder": ([".", "mask.png"], "is no picture"),
     "picture of 16 bits": (["deep.png", "mask.png"], "8 bits a channel"),
     "mask of another size": (["cat.png", "small.png"], "mask must have the height and width"),
-    "k is 0": (["cat.png", "mask.png", "-k", "0"], "k must be an integer of at least 1"),
+    "k is 0": (["cat.png", "mask.png", "-k", "0"], "k must be an integer from 1 to"),
     "k is absurd": (["cat.png", "mask.png", "-k", str(10**12)], "GiB"),
     "seed": (["cat.png", "mask.png", "--seed", "-1"], "seed must be"),
     "primitive": (["cat.png", "mask.png", "--primitive", "6"], "primitive must be"),

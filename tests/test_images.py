@@ -86,7 +86,7 @@ def test_a_hole_is_never_a_view_of_the_mask():
     assert not hole.any()
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "I", "F", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "I", "F", "I;16"])
 def test_a_pil_mask_of_one_channel_is_read(mode):
     pil = Pillow.new(mode, (5, 4))
     pil.putpixel((2, 1), 1)
@@ -94,9 +94,9 @@ def test_a_pil_mask_of_one_channel_is_read(mode):
     assert np.argwhere(hole).tolist() == [[1, 2]]
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "CMYK"])
-def test_a_pil_mask_of_several_channels_is_refused(mode):
-    with pytest.raises(InputError, match=f"one channel, got a PIL image of mode {mode}"):
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "CMYK", "P"])
+def test_a_pil_mask_of_several_channels_or_a_palette_is_refused(mode):
+    with pytest.raises(InputError, match=f"one channel of values, got a PIL image of mode {mode}"):
         images.read_mask(Pillow.new(mode, (5, 4)), (4, 5))
 
 

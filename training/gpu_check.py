@@ -126,9 +126,13 @@ def _measure(part: str, report: Report, arguments: argparse.Namespace) -> None:
 
     print(f"gpu-check: {part} ...", file=sys.stderr, flush=True)
     began = time.perf_counter()
-    found = importlib.import_module(MODULES[part]).measure(
-        torch.device(arguments.device), arguments.tiny
-    )
+    try:
+        module = importlib.import_module(MODULES[part])
+    except ModuleNotFoundError as exc:
+        raise Refused(
+            f"{part} needs {exc.name}, which this python3 lacks; name other parts"
+        ) from exc
+    found = module.measure(torch.device(arguments.device), arguments.tiny)
     report["parts"][part] = {"seconds": round(time.perf_counter() - began, 1), **found}
     if "environment" in report["parts"]:
         tflops = report["parts"]["environment"]["peaks"]["tflops"]

@@ -9,8 +9,10 @@ import torch
 from picme_export import graphs, verify
 from picme_rt import atomic
 from picme_rt import engine as engines
+from picme_rt.errors import InputError
+from picme_rt.framing import Framing
 from picme_training import checkpoint
-from picme_training.networks import Picme
+from picme_training.networks import Picme, fold
 
 
 def export(
@@ -40,12 +42,12 @@ def export(
         ParityError: A graph does not give what torch gives; nothing is written.
     """
     place = checkpoint.find(source)
-    config, step = checkpoint.describe(place)
+    config, step, pictures = checkpoint.describe(place)
     model = Picme(config.network)
     checkpoint.load_module(place, "ema", model)
     about = {
         "checkpoint_step": step,
-        "pictures_seen": step * config.schedule.batch,
+        "pictures_seen": pictures,
         "config": config.to_dict(),
         "torch": torch.__version__,
         **(provenance or {}),
@@ -61,7 +63,7 @@ def write(
     target: Path,
     *,
     name: str,
-    framing: Any = "aligned",
+    framing: Framing = "aligned",
     card: Path | None = None,
     about: dict[str, Any] | None = None,
     force: bool = False,
@@ -73,8 +75,10 @@ def write(
         "encoder": graphs.EncoderGraph(model),
         "decoder": graphs.DecoderGraph(model, z_m=takes_z_m),
     }
+    if target.exists() and not (target / engines.MANIFEST).is_file():
+        raise InputError(f"{target} exists and is no engine; export to another place")
     with atomic.directory(target, force=force) as fresh:
-        graphs.fold(model)
+        fold(model)
         (fresh / "fp32").mkdir()
         errors = {}
         for role, module in modules.items():

@@ -10,11 +10,14 @@ from pathlib import Path
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from picme_rt import tensors
 from picme_training.networks import Picme
 
+RANDOM = {
+    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+    *("Multinomial", "Bernoulli", "Dropout"),
+}
 OPSET = 21  # from 23 on, attention becomes one operator that TensorRT's parser refuses
 
 
@@ -42,15 +45,6 @@ class DecoderGraph(nn.Module):
         z, *rest, hole = inputs
         z_m = rest.pop(0) if self.takes_z_m else None
         return self.model.decode(z, z_m, tuple(rest), hole)[-1]
-
-
-def fold(model: Picme) -> Picme:
-    """Replaces spectral norm by the normalised weights, in place (METHOD 16)."""
-    model.eval()
-    for module in model.modules():
-        if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-    return model.requires_grad_(False)
 
 
 def tables_of(model: Picme) -> tensors.Tables:
@@ -102,11 +96,7 @@ def to_onnx(module: nn.Module, graph: tensors.Graph, path: Path) -> None:
     for entry in (model, graph_proto, *graph_proto.node, *graph_proto.initializer, *values):
         del entry.metadata_props[:]  # hold file names and lines of the exporting machine
         entry.doc_string = ""
-    if drawn := {n.op_type for n in model.graph.node} & {
-        "RandomNormal",
-        "RandomNormalLike",
-        "Dropout",
-    }:
+    if drawn := {n.op_type for n in model.graph.node} & RANDOM:
         raise AssertionError(f"the graph draws random numbers: {drawn}")
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)

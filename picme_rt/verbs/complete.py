@@ -9,6 +9,7 @@ from picme_rt import files, sheet
 from picme_rt.encoded import check_size
 from picme_rt.errors import InputError
 from picme_rt.session import Session
+from picme_rt.verbs import DEFAULT_ENGINE
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", type=int, default=6, help="number of results (default: 6)")
     parser.add_argument("--seed", type=int, default=0, help="0 to 2**64 - 1 (default: 0)")
     parser.add_argument(
-        "--engine", type=Path, default=Path("engines/cats64"),
-        help="the engine's directory (default: engines/cats64)",
+        "--engine", type=Path, default=DEFAULT_ENGINE,
+        help=f"the engine's directory (default: {DEFAULT_ENGINE})",
     )  # fmt: skip
     parser.add_argument(
         "--mode", default="categorical", choices=("categorical", "per_primitive", "mean"),

@@ -1,4 +1,4 @@
-"""W1, the paper's Table 4: one 256x256 picture, centre hole, six completions, preset `picme`.
+"""The paper's Table 4: one 256x256 picture, centre hole, six completions, preset `picme`.
 
 Random weights: only time is measured here, and that both sides give the same picture. Each case
 runs once as a test; `make bench` times them.
@@ -80,7 +80,7 @@ def about(benchmark: BenchmarkFixture) -> None:
     )
 
 
-@pytest.mark.benchmark(group="W1: 256x256, k = 6, preset picme, fp32")
+@pytest.mark.benchmark(group="256x256, k = 6, preset picme, fp32")
 def test_engine_completes_six_times(
     benchmark: BenchmarkFixture,
     engine: Path,
@@ -98,7 +98,7 @@ def test_engine_completes_six_times(
     assert np.abs(inside - done.images[:, 120:136, 120:136].astype(float)).max() <= 1
 
 
-@pytest.mark.benchmark(group="W1: 256x256, k = 6, preset picme, fp32")
+@pytest.mark.benchmark(group="256x256, k = 6, preset picme, fp32")
 def test_torch_eager_decodes_six_times(
     benchmark: BenchmarkFixture,
     model: Picme,
@@ -111,7 +111,7 @@ def test_torch_eager_decodes_six_times(
     assert torch.isfinite(pictures).all()
 
 
-@pytest.mark.benchmark(group="W1 by stage: the engine")
+@pytest.mark.benchmark(group="by stage: the engine")
 @pytest.mark.parametrize("stage", ["fit", "encode", "sample", "decode", "paste"])
 def test_stage_of_the_engine(
     benchmark: BenchmarkFixture,

@@ -43,10 +43,6 @@ def test_a_folder_is_read_in_the_order_of_names(picture_folder, photographs):
     assert torch.equal(data.load_pictures(picture_folder, 64), photographs)
 
 
-def test_a_limit_reads_the_first_pictures(picture_folder, photographs):
-    assert torch.equal(data.load_pictures(picture_folder, 64, limit=3), photographs[:3])
-
-
 def test_a_wide_picture_is_cropped_to_its_centre(tmp_path):
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, 20:40] = 200

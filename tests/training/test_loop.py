@@ -123,7 +123,7 @@ def test_the_last_checkpoint_is_given_and_two_are_kept(run):
     out, last = run
     assert last == out / "checkpoints" / "step_00000005" == checkpoint.find(out)
     assert len(list((out / "checkpoints").iterdir())) == 2
-    assert checkpoint.describe(last) == (CONFIG, 5)
+    assert checkpoint.describe(last) == (CONFIG, 5, 10)
 
 
 def test_tensorboard_has_events(run):
@@ -175,9 +175,22 @@ def test_a_new_run_may_begin_with_the_weights_of_another(run, photographs, tmp_p
     last = train(still, batches, photographs[:3], tmp_path / "tuned", start_from=run[0])
     weights, before = load_file(last / "ema.safetensors"), load_file(run[1] / "ema.safetensors")
     assert lines(tmp_path / "tuned")[0]["step"] == 1
+    assert checkpoint.describe(last).pictures == 20  # five steps of two, in each of the two runs
     for name in ("encoder.enter.weight", "decoder.colours.weight"):
         torch.testing.assert_close(weights[name], before[name], atol=0.05, rtol=0)
     assert hashes(last)["ema.safetensors"] != hashes(run[1])["ema.safetensors"]
+
+
+def test_resuming_and_beginning_anew_exclude_each_other(run, photographs):
+    with pytest.raises(InputError, match="leave out --start-from"):
+        train(
+            CONFIG,
+            Batches(photographs, CONFIG),
+            photographs,
+            run[0],
+            resume=True,
+            start_from=run[0],
+        )
 
 
 def test_beginning_with_another_network_is_refused(run, photographs, tmp_path):
@@ -330,7 +343,7 @@ def test_picme_train_trains_and_prints_its_last_checkpoint(
     assert command("--val", str(picture_folder)) == 0
     place = tmp_path / "out" / "checkpoints" / "step_00000002"
     assert capsys.readouterr().out.splitlines() == [str(place)]
-    config, step = checkpoint.describe(place)
+    config, step, _ = checkpoint.describe(place)
     assert step == 2
     assert config.network == NetworkConfig("cats", 64, 3)
 

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpu import precision, timing
 from picme_training.config import NetworkConfig
-from picme_training.networks import Attention, Picme
+from picme_training.networks import Attention, Picme, fold
 
 Result = dict[str, Any]
 TOLERANCE = {"fp32": 1e-3, "tf32": 3e-2, "bf16": 1e-1}
@@ -85,19 +84,6 @@ def measure(device: torch.device, tiny: bool) -> Result:
         base = next(r for r in suite.rows if _case(r) == _case(row) and r["way"] == "loop")
         row["speedup"] = base["median_ms"] / row["median_ms"]
     return {"preset": "picme", "size": size, "rows": suite.rows, "checks": suite.checks}
-
-
-def fold(model: Picme) -> None:
-    """Divides the spectral norm into the weights, in place: the same function, fewer operators.
-
-    In place, because a deep copy shares its parametrized classes with the model: folding the copy
-    would break the model. Only in evaluation: in training a read of a weight changes it.
-    """
-    assert not model.training
-    for module in list(model.modules()):
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]  # a ModuleDict
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
 def loop(model: Picme, request: Request) -> Tensor:

@@ -75,19 +75,19 @@ def generator_pass(
         lpips: The perceptual measure, needed where `config.perceptual` > 0.
     """
     batch = len(image)
-    # Line 1: encode I_m and I_c with the one shared f, in one forward (METHOD 8)
+    # Line 1: encode I_m and I_c with the one shared f, in one forward (method.md 8)
     features = model.features(torch.cat([image, image]), torch.cat([hole, 1 - hole]))
     encoding = model.encoding(tuple(feature[:batch] for feature in features))
     z_c = model.posterior(tuple(feature[batch:] for feature in features))
 
-    # Lines 2-4: L_GMM reaches the mixture alone; statistics of z_c and z_m stand still (METHOD 5)
+    # Lines 2-4: L_GMM reaches the mixture alone; z_c and z_m stand still (method.md 5)
     fitted = model.latent.mixture(encoding.condition.detach())
     each = losses.divergences(fitted, z_c.detach(), config.direction)
     j = losses.best_primitive(each)
     l_f = losses.frequency(fitted.log_alpha, j)
     l_bm = losses.back_propagate_max(each, j, config.losers)
 
-    # Line 5: infer z_c from z_m by Eq. 3; L_C reaches mu and sigma through the sample (METHOD 12)
+    # Line 5: infer z_c by Eq. 3; L_C reaches mu and sigma through the sample (method.md 12)
     mixture = model.latent.mixture(encoding.condition)
     inferred = []
     if config.decoded in ("best", "both"):

@@ -36,8 +36,16 @@ class State(NamedTuple):
     optimizers: dict[str, torch.optim.Optimizer]
 
 
-def save(run: Path, step: int, config: RunConfig, state: State) -> Path:
-    """Writes the checkpoint of `step` and deletes all but the newest two; gives its directory."""
+def save(run: Path, step: int, pictures: int, config: RunConfig, state: State) -> Path:
+    """Writes the checkpoint of `step` and deletes all but the newest two; gives its directory.
+
+    Args:
+        run: The run's folder.
+        step: Steps of this run so far.
+        pictures: Pictures that its weights have seen, in this run and in those it began with.
+        config: The run.
+        state: What is stored.
+    """
     place = run / "checkpoints" / f"step_{step:08d}"
     with atomic.directory(place, force=True) as fresh:
         modules = {"model": state.model, "ema": state.ema, "discriminator": state.discriminator}
@@ -46,7 +54,13 @@ def save(run: Path, step: int, config: RunConfig, state: State) -> Path:
             save_file(tensors, fresh / f"{name}.safetensors")
         save_file(_moments(state.optimizers), fresh / "optimizer.safetensors")
         hashes = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
-        content = {"format": FORMAT, "step": step, "config": config.to_dict(), "sha256": hashes}
+        content = {
+            "format": FORMAT,
+            "step": step,
+            "pictures": pictures,
+            "config": config.to_dict(),
+            "sha256": hashes,
+        }
         (fresh / "checkpoint.json").write_text(json.dumps(content, indent=2) + "\n")
     for old in _all(run)[:-KEPT]:
         atomic.remove(old)
@@ -66,20 +80,29 @@ def find(path: Path) -> Path:
     return found[-1]
 
 
-def describe(place: Path) -> tuple[RunConfig, int]:
-    """Configuration and step of a checkpoint.
+class Description(NamedTuple):
+    """What checkpoint.json says: the run, its step, and the pictures its weights have seen."""
+
+    config: RunConfig
+    step: int
+    pictures: int
+
+
+def describe(place: Path) -> Description:
+    """Configuration, step and pictures seen of a checkpoint.
 
     Raises:
         InputError: checkpoint.json is damaged or of a newer format.
     """
     try:
         content: dict[str, Any] = json.loads((place / "checkpoint.json").read_text())
-        form, step, tables = content["format"], content["step"], content["config"]
+        form, tables = content["format"], content["config"]
+        step, pictures = int(content["step"]), int(content["pictures"])
     except (ValueError, KeyError, TypeError) as exc:
         raise InputError(f"{place}/checkpoint.json is damaged: {exc!r}") from exc
     if form != FORMAT:
         raise InputError(f"{place} has checkpoint format {form}, this version reads {FORMAT}")
-    return configuration.from_dict(tables), int(step)
+    return Description(configuration.from_dict(tables), step, pictures)
 
 
 def load_module(place: Path, name: str, module: nn.Module) -> None:
@@ -94,15 +117,13 @@ def load_module(place: Path, name: str, module: nn.Module) -> None:
         raise InputError(f"{place}/{name}.safetensors does not fit the network: {exc}") from exc
 
 
-def load(place: Path, state: State) -> int:
-    """Loads everything into `state`, in place; gives the step."""
-    _, step = describe(place)
+def load(place: Path, state: State) -> None:
+    """Loads everything into `state`, in place."""
     for name in ("model", "ema", "discriminator"):
         load_module(place, name, getattr(state, name))
     stored = _tensors(place, "optimizer")
     for name, optimizer in state.optimizers.items():
         _restore(name, optimizer, stored)
-    return step
 
 
 def _all(run: Path) -> list[Path]:

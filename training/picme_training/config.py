@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from picme_rt.errors import InputError
+from picme_rt.framing import Framing
 
 Preset = Literal["picme", "pic", "cats"]
 Direction = Literal["reverse", "forward"]
-Framing = Literal["aligned", "free"]
 Decoded = Literal["best", "draw", "both"]
 
 
@@ -23,7 +23,7 @@ class NetworkConfig:
             (arithmetic spent where the picture is small; docs/method.md lists its departures).
         size: Side of the square picture in pixels: 64, 128 or 256.
         primitives: P, number of Gaussians of the mixture; `pic` has one.
-        mask_channel: Whether the encoder sees the hole as a fourth channel (METHOD 17).
+        mask_channel: Whether the encoder sees the hole as a fourth channel (method.md 17).
     """
 
     preset: Preset
@@ -59,7 +59,7 @@ class LossConfig:
         adversarial: lambda_A of Eq. 8.
         perceptual: Weight of LPIPS between the reconstruction and the picture; 0 is the paper.
         decoded: Which inferred z_c is decoded for the known-pixel and adversarial terms: the `best`
-            primitive (the paper), one `draw` from alpha, or `both` (METHOD 12).
+            primitive (the paper), one `draw` from alpha, or `both` (method.md 12).
         composite: The discriminator sees composites (known pixels of the original) rather than g's
             raw output.
     """

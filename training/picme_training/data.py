@@ -10,14 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from picme_rt import files
 from picme_rt.errors import InputError
+from picme_rt.images import Hole
 from picme_training import masks
 from picme_training.config import RunConfig
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
-def load_pictures(folder: Path, side: int, *, limit: int | None = None) -> Tensor:
+def load_pictures(folder: Path, side: int) -> Tensor:
     """Every picture of a folder as one tensor (N, 3, side, side) uint8, in the order of names.
 
     A picture is cropped to its centred square and resized with Lanczos.
@@ -25,17 +27,13 @@ def load_pictures(folder: Path, side: int, *, limit: int | None = None) -> Tenso
     Raises:
         InputError: The folder is missing, holds no picture, or one that cannot be read.
     """
-    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)[:limit]
+    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise InputError(f"data must be a folder with {', '.join(SUFFIXES)} pictures, got {folder}")
     pictures = torch.empty(len(paths), 3, side, side, dtype=torch.uint8)
 
     def read(item: tuple[int, Path]) -> None:
-        try:
-            with Image.open(item[1]) as picture:
-                rgb = picture.convert("RGB")
-        except (OSError, SyntaxError) as exc:  # what Pillow raises for a damaged file
-            raise InputError(f"{item[1]} is no picture that can be read: {exc}") from exc
+        rgb = Image.fromarray(files.read_picture(item[1]))
         width, height = rgb.size
         edge = min(width, height)
         left, top = (width - edge) // 2, (height - edge) // 2
@@ -73,7 +71,12 @@ class Batches:
     epoch is a new permutation of the pictures.
     """
 
-    def __init__(self, pictures: Tensor, config: RunConfig, holes: list[masks.Hole] | None = None):
+    def __init__(self, pictures: Tensor, config: RunConfig, holes: list[Hole] | None = None):
+        if (config.masks.folder > 0) != bool(holes):
+            raise InputError(
+                "masks.folder > 0 and a folder of masks (--masks DIR) go together, got "
+                f"masks.folder = {config.masks.folder} and {len(holes or [])} masks"
+            )
         self.pictures, self.config, self.holes = pictures, config, holes
 
     def _rows(self, step: int) -> np.ndarray:

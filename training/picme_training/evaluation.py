@@ -73,6 +73,7 @@ def evaluate(
     best: list[Tensor] = []
     alphas: list[Tensor] = []
     tiles: list[Tensor] = []
+    means: dict[str, list[Tensor]] = {"c": [], "m": []}
     sums: dict[str, float] = {}
     for start in range(0, len(pictures), batch):
         image = pictures[start : start + batch].to(device).float() / 127.5 - 1
@@ -83,6 +84,9 @@ def evaluate(
         each = losses.divergences(mixture, target, direction)
         best.append(losses.best_primitive(each))
         alphas.append(mixture.log_alpha.exp())
+        means["c"].append(target.mu)
+        if encoding.z_m is not None:
+            means["m"].append(encoding.z_m.mu)
 
         generator = torch.Generator().manual_seed(seed + start)
         index = torch.multinomial(alphas[-1].cpu(), k, replacement=True, generator=generator)
@@ -115,6 +119,10 @@ def evaluate(
     used = torch.bincount(torch.cat(best), minlength=alpha.shape[1]) / len(pictures)
     sums["entropy_used"] = float(-(used * used.clamp(min=1e-12).log()).sum())
     sums["entropy_alpha"] = float(-(alpha * alpha.clamp(min=1e-12).log()).sum(1).mean())
+    for name, found_means in means.items():
+        if found_means:  # active units (Burda et al. 2016): their mean varies over the pictures
+            variance = torch.cat(found_means).var(0, correction=0)
+            sums[f"active_{name}"] = float((variance > 0.01).sum())
     sums["entropy_most"] = math.log(alpha.shape[1])
     grid = torch.cat(tiles, dim=1).cpu()
     picture = ((grid.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 LOG_SIGMA_RANGE = (-6.0, 3.0)
-"""The one clamp of every log standard deviation, in sampling and in every KL (METHOD 2)."""
+"""The one clamp of every log standard deviation, in sampling and in every KL (method.md 2)."""
 
 
 class Gaussian(NamedTuple):
@@ -57,7 +57,7 @@ def gaussian_from(statistics: Tensor, dim: int = -1) -> Gaussian:
 
 
 def kl(q: Gaussian, p: Gaussian) -> Tensor:
-    """KL(q, p) of diagonal Gaussians, in nats a dimension: the mean over D (METHOD 1 and 3).
+    """KL(q, p) of diagonal Gaussians, in nats a dimension: the mean over D (method.md 1 and 3).
 
     The published Eq. 5 has the wrong sign before the quadratic term and lacks -D/2; this is the
     true divergence. Shapes broadcast; the result is (...,).

@@ -40,15 +40,24 @@ def _placed(module: _Network, device: torch.device) -> _Network:
     return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in no stub of torch's
 
 
+def check_lpips(config: RunConfig, lpips: Lpips | None) -> None:
+    """Refuses a run with a perceptual loss and no weights for it.
+
+    Raises:
+        InputError: `config.loss.perceptual` > 0 and `lpips` is None.
+    """
+    if config.loss.perceptual > 0 and lpips is None:
+        raise InputError(
+            "loss.perceptual > 0 needs the weights of LPIPS: pass --lpips-weights FILE "
+            "(docs/training.md), or set perceptual = 0"
+        )
+
+
 class Trainer:
     """One run: its networks, optimisers and place in time."""
 
     def __init__(self, config: RunConfig, device: torch.device, lpips: Lpips | None):
-        if config.loss.perceptual > 0 and lpips is None:
-            raise InputError(
-                "loss.perceptual > 0 needs the weights of LPIPS: pass --lpips-weights FILE, "
-                "or set perceptual = 0"
-            )
+        check_lpips(config, lpips)
         torch.manual_seed(config.schedule.seed)
         self.config, self.device, self.lpips = config, device, lpips
         self.model = _placed(Picme(config.network), device)
@@ -64,6 +73,7 @@ class Trainer:
             ),
         }
         self.step = 0
+        self.pictures = 0  # that the weights have seen, in the run they began with too
 
     @property
     def state(self) -> checkpoint.State:
@@ -98,6 +108,7 @@ class Trainer:
         # a young average follows closely: (1 + t) / (10 + t) until it reaches the decay asked for
         average(self.ema, self.model, min(schedule.ema, (1 + self.step) / (10 + self.step)))
         self.step += 1
+        self.pictures += len(image)
         return {**made.terms, "loss": made.loss.detach(), "L_D": l_d.detach()}
 
     def _descend(self, name: str, loss: Tensor) -> None:
@@ -134,11 +145,7 @@ def train(
         InputError: `out` holds a run and `resume` is not set, or its configuration is another one.
     """
     trainer = Trainer(config, torch.device(device), lpips)
-    _prepare(out, trainer, resume)
-    if start_from is not None and not resume:
-        place = checkpoint.find(start_from)
-        for name in ("model", "ema", "discriminator"):
-            checkpoint.load_module(place, name, getattr(trainer.state, name))
+    _prepare(out, trainer, resume, start_from)
     steps, every = config.schedule.steps, config.schedule.evaluate_every
     last = checkpoint.find(out) if resume else out
     with (
@@ -157,22 +164,30 @@ def train(
                 _log(trainer.step, terms, speed, board, metrics, bar)
             if trainer.step % every == 0 or trainer.step == steps:
                 _evaluate(trainer, val, out, board, metrics)
-                last = checkpoint.save(out, trainer.step, config, trainer.state)
+                last = checkpoint.save(out, trainer.step, trainer.pictures, config, trainer.state)
                 began, seen = time.monotonic(), 0
     return last
 
 
-def _prepare(out: Path, trainer: Trainer, resume: bool) -> None:
+def _prepare(out: Path, trainer: Trainer, resume: bool, start_from: Path | None) -> None:
     if not resume:
         if (out / "metrics.jsonl").exists():
             raise InputError(f"{out} holds a run; pass --resume to go on, or another --out")
+        if start_from is not None:
+            place = checkpoint.find(start_from)
+            trainer.pictures = checkpoint.describe(place).pictures
+            for name in ("model", "ema", "discriminator"):
+                checkpoint.load_module(place, name, getattr(trainer.state, name))
         out.mkdir(parents=True, exist_ok=True)
         return
+    if start_from is not None:
+        raise InputError("--resume goes on with the run's own weights; leave out --start-from")
     place = checkpoint.find(out)
-    stored, _ = checkpoint.describe(place)
-    if stored != trainer.config:
+    stored = checkpoint.describe(place)
+    if stored.config != trainer.config:
         raise InputError(f"{place} was made with another configuration; resume with the same TOML")
-    trainer.step = checkpoint.load(place, trainer.state)
+    checkpoint.load(place, trainer.state)
+    trainer.step, trainer.pictures = stored.step, stored.pictures
     # what came after the checkpoint is computed again, and must not stand in the curves twice
     kept = [
         line

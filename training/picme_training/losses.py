@@ -15,7 +15,7 @@ def divergences(mixture: Mixture, target: Gaussian, direction: Direction) -> Ten
     """KL between each primitive and `target`, (B, P), in nats a dimension.
 
     `reverse` is KL(N_i, N(z_c|I_c)), the paper's; `forward` is KL(N(z_c|I_c), N_i), under which a
-    primitive has to cover the spread of its targets (METHOD 19).
+    primitive has to cover the spread of its targets (method.md 19).
     """
     primitives = Gaussian(mixture.mu, mixture.log_sigma)
     wide = Gaussian(target.mu[:, None], target.log_sigma[:, None])
@@ -23,7 +23,7 @@ def divergences(mixture: Mixture, target: Gaussian, direction: Direction) -> Ten
 
 
 def best_primitive(each: Tensor) -> Tensor:
-    """Eq. 4: j = argmin_i of the divergences (B, P); (B,) int64, no gradient (METHOD 4)."""
+    """Eq. 4: j = argmin_i of the divergences (B, P); (B,) int64, no gradient (method.md 4)."""
     return each.detach().argmin(dim=1)
 
 
@@ -37,7 +37,7 @@ def back_propagate_max(each: Tensor, j: Tensor, losers: float) -> Tensor:
     """Eq. 5: L_BM, the divergence of the best primitive alone, mean over the batch.
 
     With `losers` > 0 that share goes to the mean of the others, so that no primitive dies
-    (METHOD 6); with one primitive there are no losers.
+    (method.md 6); with one primitive there are no losers.
     """
     best = each.gather(1, j[:, None])[:, 0]
     others = each.shape[1] - 1

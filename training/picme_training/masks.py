@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from picme_rt import files
 from picme_rt.errors import InputError
+from picme_rt.images import Hole
 from picme_training.config import MaskConfig
-
-Hole = NDArray[np.bool_]
 
 
 def centre(size: int) -> Hole:
@@ -49,7 +48,7 @@ def strokes(size: int, rng: np.random.Generator) -> Hole:
 
 
 def load_folder(folder: Path, size: int) -> list[Hole]:
-    """Every mask of a folder, resized to `size`; values over 127 are hole.
+    """Every mask of a folder, resized to `size`; read as `picme complete` reads them.
 
     Raises:
         InputError: The folder holds no mask, or one that cannot be read.
@@ -57,12 +56,8 @@ def load_folder(folder: Path, size: int) -> list[Hole]:
     found = []
     for path in sorted(folder.glob("*")):
         if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"):
-            try:
-                with Image.open(path) as picture:
-                    grey = picture.convert("L").resize((size, size), Image.Resampling.NEAREST)
-            except (OSError, SyntaxError) as exc:  # what Pillow raises for a damaged file
-                raise InputError(f"{path} is no mask that can be read: {exc}") from exc
-            found.append(np.array(grey) > 127)
+            mask = Image.fromarray(files.read_mask(path))
+            found.append(np.array(mask.resize((size, size), Image.Resampling.NEAREST)))
     if not found:
         raise InputError(f"masks must be a folder with .png or .jpg masks, got {folder}")
     return found

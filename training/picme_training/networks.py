@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from picme_training import compact
@@ -28,7 +29,7 @@ Padding = Literal["zeros", "reflect"]
 
 
 def conv(inputs: int, outputs: int, side: int, padding_mode: Padding = "zeros") -> nn.Module:
-    """A convolution that keeps the size, under spectral norm (METHOD 16)."""
+    """A convolution that keeps the size, under spectral norm (method.md 16)."""
     return spectral_norm(
         nn.Conv2d(inputs, outputs, side, padding=side // 2, padding_mode=padding_mode)
     )
@@ -174,7 +175,7 @@ class PicDecoder(nn.Module):
 class VectorLatent(nn.Module):
     """PICME's latent: f_m -> N(z) of D dimensions, and the mixture of z_c given a condition.
 
-    The condition is the mean of z_m (METHOD 9), or the pooled f_m where `pooled` is set.
+    The condition is the mean of z_m (method.md 9), or the pooled f_m where `pooled` is set.
     """
 
     def __init__(self, channels: int, latent: int, primitives: int, *, hidden: int, pooled: bool):
@@ -189,7 +190,7 @@ class VectorLatent(nn.Module):
         self.log_sigma = _mlp(inputs, hidden, primitives * latent)
         last = self.mu[-1]
         assert isinstance(last, nn.Linear)
-        nn.init.normal_(last.bias, std=0.5)  # the primitives start apart (METHOD 6)
+        nn.init.normal_(last.bias, std=0.5)  # the primitives start apart (method.md 6)
         # z starts with more signal than noise, else g learns to ignore it before f learns to speak
         with torch.no_grad():
             self.head.weight[:latent].mul_(10)
@@ -294,7 +295,7 @@ class Picme(nn.Module):
                 pooled=compacted,
             )
         # Keeps mu_c informative: without it z_c collapses to a constant that g ignores
-        # (docs/training.md). It acts in training alone: no engine holds the posterior.
+        # (docs/decisions.md). It acts in training alone: no engine holds the posterior.
         self.whiten: nn.Module = nn.Identity()
         if config.preset == "cats":
             self.whiten = nn.BatchNorm1d(self.latent_dim, affine=False)
@@ -302,7 +303,7 @@ class Picme(nn.Module):
         self.decoder: nn.Module = make(config.size, encoder.shapes, self.latent_dim)
 
     def features(self, image: Tensor, hole: Tensor) -> tuple[Tensor, ...]:
-        """F of what lies outside `hole`: nothing under it can reach the result (METHOD 17)."""
+        """F of what lies outside `hole`: nothing under it can reach the result (method.md 17)."""
         known = image * (1 - hole)
         return self.encoder(torch.cat([known, hole], 1) if self.config.mask_channel else known)
 
@@ -327,3 +328,16 @@ class Picme(nn.Module):
         """Algorithm 2, line 6: pictures of g(z_m, z_c) in [-1, 1], coarse to fine."""
         pictures: list[Tensor] = self.decoder(z_c, z_m, features, hole)
         return [picture.float() for picture in pictures]
+
+
+def fold(model: Picme) -> Picme:
+    """Replaces spectral norm by the normalised weights, in place, and ends training (method.md 16).
+
+    In place, because a deep copy shares its parametrized classes with the model: folding the copy
+    would break the model.
+    """
+    model.eval()
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    return model.requires_grad_(False)

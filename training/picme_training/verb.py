@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = config.load(arguments.config)
     size = settings.network.size
     lpips = perceptual.load(arguments.lpips_weights) if arguments.lpips_weights else None
+    loop.check_lpips(settings, lpips)  # before minutes of reading
     holes = masks.load_folder(arguments.masks, size) if arguments.masks else None
     # kept larger than the network's picture, so that a crop of the smallest zoom is not enlarged
     side = round(size / settings.augment.zoom)
