@@ -231,7 +231,7 @@ def test_a_graph_with_one_wrong_weight_fails_parity(exported, tmp_path, role):
         else graphs.DecoderGraph(cats.model, z_m=True)
     )
     with pytest.raises(verify.ParityError, match="differs from torch"):
-        verify.parity(module, graph, tmp_path / f"{role}.onnx")
+        verify.parity(cats.model, module, graph, tmp_path / f"{role}.onnx")
 
 
 def test_nan_is_never_within_tolerance(exported, tmp_path):
@@ -241,7 +241,7 @@ def test_nan_is_never_within_tolerance(exported, tmp_path):
     graph = engines.load(cats.path).tables.decoder
     with pytest.raises(verify.ParityError):
         verify.parity(
-            graphs.DecoderGraph(model, z_m=True), graph, cats.path / "fp32" / "decoder.onnx"
+            model, graphs.DecoderGraph(model, z_m=True), graph, cats.path / "fp32" / "decoder.onnx"
         )
 
 

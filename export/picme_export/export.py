@@ -84,7 +84,7 @@ def write(
         for role, module in modules.items():
             path, graph = fresh / "fp32" / f"{role}.onnx", getattr(tables, role)
             graphs.to_onnx(module, graph, path)
-            errors[role] = verify.parity(module, graph, path)
+            errors[role] = verify.parity(model, module, graph, path)
         if card is not None:
             (fresh / "MODEL_CARD.md").write_bytes(card.read_bytes())
         files = {

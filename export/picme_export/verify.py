@@ -6,10 +6,11 @@ import numpy as np
 import onnxruntime
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from picme_export.graphs import random_inputs
 from picme_rt import tensors
 from picme_rt.errors import PicmeError
+from picme_training.networks import Picme
 
 BATCHES = (1, 2, 7)
 TOLERANCE = 1e-4
@@ -21,8 +22,35 @@ class ParityError(PicmeError):
     """An exported graph does not give what torch gives."""
 
 
-def parity(module: nn.Module, graph: tensors.Graph, path: Path) -> dict[str, float]:
+@torch.no_grad()
+def requests(model: Picme, batch: int) -> dict[str, torch.Tensor]:
+    """A batch as a session makes it: smooth random pictures with holes, encoded and sampled once.
+
+    Returns:
+        Every input of both graphs by name.
+    """
+    random, size = torch.Generator().manual_seed(batch), model.config.size
+    coarse = torch.rand(batch, 3, 8, 8, generator=random) * 2 - 1
+    image = F.interpolate(coarse, size, mode="bilinear")
+    blocks = (torch.rand(batch, 1, 8, 8, generator=random) < 0.4).float()
+    hole = F.interpolate(blocks, size, mode="nearest")
+    encoding, mixture = model.encode(image, hole)
+    drawn = torch.randint(model.config.primitives, (batch,), generator=random)
+    noise = torch.randn(batch, model.latent_dim, generator=random)
+    found = {"image": image, "hole": hole, "z": mixture.primitive(drawn).sample(noise)}
+    if encoding.z_m is not None:
+        found["z_m"] = encoding.z_m.mu
+    return found | {f"f_{i}": feature for i, feature in enumerate(encoding.features)}
+
+
+def parity(model: Picme, module: nn.Module, graph: tensors.Graph, path: Path) -> dict[str, float]:
     """Largest error of any output at each batch size, by `batch_N`.
+
+    Args:
+        model: Makes the inputs.
+        module: The graph in torch.
+        graph: Names and shapes of its inputs and outputs.
+        path: The graph in ONNX.
 
     Raises:
         ParityError: An error is over `TOLERANCE`.
@@ -32,7 +60,8 @@ def parity(module: nn.Module, graph: tensors.Graph, path: Path) -> dict[str, flo
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     found = {}
     for batch in BATCHES:
-        inputs = random_inputs(graph, batch, torch.Generator().manual_seed(batch))
+        asked = requests(model, batch)
+        inputs = {t.name: asked[t.name] for t in graph.inputs}
         with torch.no_grad():
             out = module(*inputs.values())
         expected = [out] if isinstance(out, torch.Tensor) else list(out)
