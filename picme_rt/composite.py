@@ -63,13 +63,23 @@ class Canvas:
         size, box = fitted.hole.shape[-1], region.box
         self.box = box
         self.inside = hole[box.top : box.bottom, box.left : box.right]
+        self.window = (
+            slice(box.top - region.top, box.bottom - region.top),
+            slice(box.left - region.left, box.right - region.left),
+        )
+        self.same = region.side == size
         up = resample.matrix(size, region.side, "cubic")
-        self.rows = up[box.top - region.top : box.bottom - region.top]
-        self.columns = up[box.left - region.left : box.right - region.left].T
+        self.rows, self.columns = up[self.window[0]], up[self.window[1]].T
         self.image, self.known = fitted.image, 1 - fitted.hole
         self.blur = resample.blur(size, max(SEAM * size, 0.5))
         weight = self.blur @ self.known[0] @ self.blur.T
         self.pull = np.float32(1) / (weight + np.float32(0.05))
+
+    def _back(self, plane: Float) -> Float:
+        """The box of the hole, in the picture's pixels, of a plane at the engine's size."""
+        if self.same:
+            return plane[self.window]
+        return self.rows @ (plane @ self.columns)
 
     def paste(self, picture: Float, target: Image) -> None:
         """Writes a result into the hole of `target`, and nothing outside of it.
@@ -83,7 +93,7 @@ class Canvas:
         for channel in range(3):
             shift = (self.blur @ missed[channel] @ self.blur.T) * self.pull
             blended = picture[channel] + np.where(self.known[0] > 0, missed[channel], shift)
-            levels = to_levels(self.rows @ (blended @ self.columns))
+            levels = to_levels(self._back(blended))
             pixels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
             box = self.box
             place = target[box.top : box.bottom, box.left : box.right, channel]

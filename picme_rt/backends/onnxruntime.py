@@ -48,6 +48,8 @@ class OnnxRuntime:
         content = engine.read(name)
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
+        # idle threads that spin fight with NumPy's between two decodes (docs/decisions.md)
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = self._ort.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]

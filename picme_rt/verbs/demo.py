@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def face_hole(shape: tuple[int, int]) -> Hole:
-    """An ellipse over eye and nose of scikit-image's `chelsea`, (300, 451)."""
+    """An ellipse over both eyes and the forehead of scikit-image's `chelsea`, (300, 451)."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
-    distance = ((rows - 135) / 62) ** 2 + ((columns - 215) / 88) ** 2
+    distance = ((rows - 130) / 78) ** 2 + ((columns - 230) / 135) ** 2
     return np.asarray(distance < 1)
 
 
