@@ -41,8 +41,10 @@ $(BIN)/python:
 
 $(VENV)/with-demo: $(BIN)/python $(BUILD)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	@$(BIN)/python -c "from picme_rt import _kernels; print('picme_rt kernels:', _kernels.built_for)"
 	@touch $@
 
 $(VENV)/with-dev: $(BIN)/python $(BUILD)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -c "from picme_rt import _kernels; print('picme_rt kernels:', _kernels.built_for)"
 	@touch $@ $(VENV)/with-demo

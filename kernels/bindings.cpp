@@ -74,6 +74,7 @@ py::tuple sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
 
 PYBIND11_MODULE(_kernels, module) {
     module.doc() = "Compiled kernels of picme_rt; picme_rt.kernels is their public face.";
+    module.attr("built_for") = PICME_BUILT_FOR;  // by CMake: which devices, and why
     module.def("sample_gmm", &sample_gmm, py::arg("log_alpha").noconvert(),
                py::arg("mu").noconvert(), py::arg("log_sigma").noconvert(),
                py::arg("seeds").noconvert(), py::kw_only(), py::arg("k"), py::arg("first"),

@@ -1,6 +1,8 @@
 import numpy as np
 import numpy.typing as npt
 
+built_for: str
+
 def sample_gmm(
     log_alpha: npt.NDArray[np.float32],
     mu: npt.NDArray[np.float32],

@@ -1,6 +1,7 @@
 import hashlib
 import math
 import pathlib
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -448,3 +449,9 @@ def test_the_binding_itself_refuses_conversion_and_wrong_shapes():
     for bad in ({"k": 0}, {"first": 2**32}, {"primitive": 5}, {"mode": "best"}):
         with pytest.raises(ValueError, match=r"must be|out of range"):
             _kernels.sample_gmm(log_alpha, mu, log_sigma, seeds, **{**options, **bad})
+
+
+def test_the_build_says_what_it_was_built_for():
+    from picme_rt import _kernels
+
+    assert re.match(r"CPU only \(nvcc", _kernels.built_for)

@@ -35,7 +35,8 @@ def curves(axes: Axes, lines: list[Line], names: tuple[str, ...], title: str, wi
     axes.set_title(title)
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    if axes.lines:
+        axes.legend(fontsize=8)
 
 
 def main(run: Path, out: Path) -> None:

@@ -303,7 +303,7 @@ class Picme(nn.Module):
         self.decoder: nn.Module = make(config.size, encoder.shapes, self.latent_dim)
 
     def features(self, image: Tensor, hole: Tensor) -> tuple[Tensor, ...]:
-        """F of what lies outside `hole`: nothing under it can reach the result (method.md 17)."""
+        """Features f(I) of what lies outside `hole`: nothing under it matters (method.md 17)."""
         known = image * (1 - hole)
         return self.encoder(torch.cat([known, hole], 1) if self.config.mask_channel else known)
 
