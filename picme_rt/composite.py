@@ -13,6 +13,7 @@ from picme_rt.framing import Region
 from picme_rt.images import Float, Hole, Image, to_levels, to_network
 
 SEAM = 1.5 / 64  # width of the seam's blend, as a share of the engine's side
+GRID = 64  # places a side on which the seam's correction is computed
 _ROWS = 256  # rows of the picture that are held as float at a time
 
 
@@ -63,23 +64,22 @@ class Canvas:
         size, box = fitted.hole.shape[-1], region.box
         self.box = box
         self.inside = hole[box.top : box.bottom, box.left : box.right]
-        self.window = (
-            slice(box.top - region.top, box.bottom - region.top),
-            slice(box.left - region.left, box.right - region.left),
-        )
-        self.same = region.side == size
-        up = resample.matrix(size, region.side, "cubic")
-        self.rows, self.columns = up[self.window[0]], up[self.window[1]].T
+        up = resample.taps(size, region.side, "cubic")
+        self.rows = up.part(box.top - region.top, box.bottom - region.top)
+        self.columns = up.part(box.left - region.left, box.right - region.left)
         self.image, self.known = fitted.image, 1 - fitted.hole
-        self.blur = resample.blur(size, max(SEAM * size, 0.5))
-        weight = self.blur @ self.known[0] @ self.blur.T
-        self.pull = np.float32(1) / (weight + np.float32(0.05))
+        # the seam's correction is smooth: it is computed on a grid of at most about GRID a side
+        self.pooled = next(f for f in range(max(1, size // GRID), 0, -1) if size % f == 0)
+        grid = size // self.pooled
+        self.blur = resample.blur(grid, max(SEAM * grid, 0.5))
+        self.grow = resample.taps(grid, size, "triangle")
+        self.pull = np.float32(1) / (self._spread(self.known) + np.float32(0.05))
 
-    def _back(self, plane: Float) -> Float:
-        """The box of the hole, in the picture's pixels, of a plane at the engine's size."""
-        if self.same:
-            return plane[self.window]
-        return self.rows @ (plane @ self.columns)
+    def _spread(self, planes: Float) -> Float:
+        """(C, S, S), averaged on the seam's grid and blurred there."""
+        grid = planes.shape[-1] // self.pooled
+        cells = planes.reshape(-1, grid, self.pooled, grid, self.pooled).mean((2, 4))
+        return np.stack([self.blur @ plane @ self.blur.T for plane in cells])
 
     def paste(self, picture: Float, target: Image) -> None:
         """Writes a result into the hole of `target`, and nothing outside of it.
@@ -90,11 +90,9 @@ class Canvas:
         """
         # What g missed at the known pixels, spread a little way into the hole: no visible seam.
         missed = (self.image - picture) * self.known
-        for channel in range(3):
-            shift = (self.blur @ missed[channel] @ self.blur.T) * self.pull
-            blended = picture[channel] + np.where(self.known[0] > 0, missed[channel], shift)
-            levels = to_levels(self._back(blended))
-            pixels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-            box = self.box
-            place = target[box.top : box.bottom, box.left : box.right, channel]
-            place[self.inside] = pixels[self.inside]
+        shift = resample.apply(self._spread(missed) * self.pull, self.grow, self.grow)
+        blended = picture + np.where(self.known > 0, missed, shift)
+        levels = to_levels(resample.apply(blended, self.rows, self.columns))
+        pixels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+        place = target[self.box.top : self.box.bottom, self.box.left : self.box.right]
+        place[self.inside] = pixels.transpose(1, 2, 0)[self.inside]

@@ -5,6 +5,7 @@ sizes give the identity, so that a picture of the engine's own size passes uncha
 """
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,50 @@ def matrix(source: int, target: int, kernel: str) -> Float:
     found = weights.astype(np.float32)
     found.setflags(write=False)
     return found
+
+
+class Taps(NamedTuple):
+    """The few entries of each row of a `matrix` that are not zero.
+
+    Attributes:
+        places: (target, T) of the values that go in.
+        weights: (target, T) float32.
+    """
+
+    places: NDArray[np.intp]
+    weights: Float
+
+    def part(self, first: int, last: int) -> "Taps":
+        """The rows first:last."""
+        return Taps(self.places[first:last], self.weights[first:last])
+
+
+@functools.lru_cache(maxsize=16)
+def taps(source: int, target: int, kernel: str) -> Taps:
+    """The rows of `matrix(source, target, kernel)` as taps."""
+    dense = matrix(source, target, kernel)
+    first = (dense != 0).argmax(1)
+    last = source - (dense != 0)[:, ::-1].argmax(1)
+    width = int((last - first).max())
+    places = np.minimum(first, source - width)[:, None] + np.arange(width)
+    found = Taps(places, np.take_along_axis(dense, places, 1))
+    for array in found:
+        array.setflags(write=False)
+    return found
+
+
+def apply(planes: Float, rows: Taps, columns: Taps) -> Float:
+    """Resizes (C, h, w) to (C, H, W): each value a short sum, in a fixed order, without BLAS.
+
+    Between two decodes the threads of a BLAS and of the backend would be in each other's way.
+    """
+    tall = np.zeros((planes.shape[0], len(rows.places), planes.shape[2]), np.float32)
+    for place, weight in zip(rows.places.T, rows.weights.T, strict=True):
+        tall += planes[:, place] * weight[:, None]
+    wide = np.zeros((*tall.shape[:2], len(columns.places)), np.float32)
+    for place, weight in zip(columns.places.T, columns.weights.T, strict=True):
+        wide += tall[:, :, place] * weight
+    return wide
 
 
 @functools.lru_cache(maxsize=16)

@@ -71,3 +71,22 @@ def test_matrices_are_shared_and_cannot_be_written():
         with pytest.raises(ValueError, match="read-only"):
             found[0, 0] = 1
     assert resample.matrix(5, 7, "cubic") is resample.matrix(5, 7, "cubic")
+
+
+@pytest.mark.parametrize("kernel", ["triangle", "cubic"])
+@pytest.mark.parametrize(
+    ("source", "target"), [(9, 9), (5, 17), (64, 300), (40, 7), (3, 1), (1, 4)]
+)
+def test_taps_give_what_the_matrices_give(source, target, kernel):
+    planes = np.random.default_rng(0).normal(size=(3, source, source)).astype(np.float32)
+    dense, few = resample.matrix(source, target, kernel), resample.taps(source, target, kernel)
+    found = resample.apply(planes, few, few.part(0, target // 2 + 1))
+    expected = dense @ planes @ dense[: target // 2 + 1].T
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_taps_of_equal_sizes_change_no_bit():
+    planes = np.random.default_rng(1).normal(size=(3, 8, 8)).astype(np.float32)
+    same = resample.taps(8, 8, "cubic")
+    assert (resample.apply(planes, same, same) == planes).all()
