@@ -76,7 +76,7 @@ class Canvas:
         self.pull = np.float32(1) / (self._spread(self.known) + np.float32(0.05))
 
     def _spread(self, planes: Float) -> Float:
-        """(C, S, S), averaged on the seam's grid and blurred there."""
+        """(C, S, S) averaged to the seam's grid and blurred there: (C, grid, grid)."""
         grid = planes.shape[-1] // self.pooled
         cells = planes.reshape(-1, grid, self.pooled, grid, self.pooled).mean((2, 4))
         return np.stack([self.blur @ plane @ self.blur.T for plane in cells])
