@@ -14,7 +14,7 @@ from picme_rt.images import Float, Hole, Image, to_levels, to_network
 
 SEAM = 1.5 / 64  # width of the seam's blend, as a share of the engine's side
 GRID = 64  # places a side on which the seam's correction is computed
-_ROWS = 256  # rows of the picture that are held as float at a time
+_ROWS = 256  # rows of the picture that are held as float at a time, on both ways
 
 
 class Fit(NamedTuple):
@@ -92,7 +92,10 @@ class Canvas:
         missed = (self.image - picture) * self.known
         shift = resample.apply(self._spread(missed) * self.pull, self.grow, self.grow)
         blended = picture + np.where(self.known > 0, missed, shift)
-        levels = to_levels(resample.apply(blended, self.rows, self.columns))
-        pixels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
         place = target[self.box.top : self.box.bottom, self.box.left : self.box.right]
-        place[self.inside] = pixels.transpose(1, 2, 0)[self.inside]
+        for first in range(0, len(place), _ROWS):
+            last = min(first + _ROWS, len(place))
+            strip = resample.apply(blended, self.rows.part(first, last), self.columns)
+            pixels = np.clip(np.rint(to_levels(strip)), 0, 255).astype(np.uint8)
+            inside = self.inside[first:last]
+            place[first:last][inside] = pixels.transpose(1, 2, 0)[inside]

@@ -154,7 +154,7 @@ def check_options(
         raise InputError(
             f"first + k must be at most 2**32, got {first + k}: use another seed to draw more"
         )
-    if mode not in _MODES:
+    if not isinstance(mode, str) or mode not in _MODES:
         raise InputError(f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
     if primitive is not None:
         primitive = check_integer("primitive", primitive, 0, primitives - 1)
