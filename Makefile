@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BUILD := pyproject.toml CMakeLists.txt $(wildcard kernels/*)
 SOURCES := $(wildcard kernels/*.cpp kernels/*.h)
 
-.PHONY: help demo test bench lint fmt gpu-check clean
+.PHONY: help demo test bench fuzz lint fmt gpu-check clean
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,11 @@ test: lint  ## install everything, build the kernels, lint, type-check, run ever
 
 bench: $(VENV)/with-dev  ## time the latency suite
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+fuzz: $(VENV)/with-dev  ## 100,000 damaged engines, 10,000 pictures and masks, 8 threads for a minute
+	$(BIN)/python tests/fuzz/threads.py engines/cats64 --threads 8 --seconds 60
+	$(BIN)/python tests/fuzz/pictures.py engines/cats64 --cases 10000
+	$(BIN)/python tests/fuzz/engines.py --cases 100000
 
 lint: $(VENV)/with-dev  ## ruff, mypy, clang-format
 	$(BIN)/ruff check .
