@@ -52,7 +52,7 @@ void require_aligned(const Array<T>& array) {
 // The shapes and the arrays of a mixture, checked.
 picme::SampleGmmParams mixture(const Array<float>& log_alpha, const Array<float>& mu,
                                const Array<float>& log_sigma) {
-    require(log_alpha.ndim() == 2, "log_alpha must be (B, P)");
+    require(log_alpha.ndim() == 2 && log_alpha.shape(1) >= 1, "log_alpha must be (B, P)");
     require(
         mu.ndim() == 3 && mu.shape(0) == log_alpha.shape(0) && mu.shape(1) == log_alpha.shape(1),
         "mu must be (B, P, D)");
@@ -70,24 +70,20 @@ picme::SampleGmmParams mixture(const Array<float>& log_alpha, const Array<float>
     return params;
 }
 
-bool is_valid_mixture(const Array<float>& log_alpha, const Array<float>& mu,
-                      const Array<float>& log_sigma, float limit, const std::string& lanes) {
-    const picme::SampleGmmParams params = mixture(log_alpha, mu, log_sigma);
-    require(params.primitives >= 1, "log_alpha must be (B, P) with P at least 1");
-    return picme::is_valid_mixture(params, picme::lane_kernels(lanes), limit);
-}
-
-py::tuple sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
-                     const Array<float>& log_sigma, const Array<uint64_t>& seeds, int64_t k,
-                     int64_t first, const std::string& mode, std::optional<int64_t> primitive,
-                     float temperature, const std::string& dtype, bool log_prob, int64_t threads,
-                     const std::string& lanes) {
+// (z, primitive, log_prob or None); None for values that the Python face refuses: it knows why.
+py::object sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
+                      const Array<float>& log_sigma, const Array<uint64_t>& seeds, int64_t k,
+                      int64_t first, const std::string& mode, std::optional<int64_t> primitive,
+                      float temperature, const std::string& dtype, bool log_prob, int64_t threads,
+                      const std::string& lanes) {
     picme::SampleGmmParams params = mixture(log_alpha, mu, log_sigma);
     require(seeds.ndim() == 1 && seeds.shape(0) == log_alpha.shape(0), "seeds must be (B,)");
     require_aligned(seeds);
     require(k >= 1, "k must be at least 1");
     require(!primitive || *primitive >= 0, "primitive must be at least 0");
     require(threads >= 0, "threads must be at least 0");
+    const picme::LaneKernels& kernels = picme::lane_kernels(lanes);
+    if (!picme::is_valid_mixture(params, kernels)) return py::none();
     params.seeds = seeds.data();
     params.k = k;
     params.first = first;
@@ -95,7 +91,6 @@ py::tuple sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
     params.fixed_primitive = primitive.value_or(-1);
     params.temperature = temperature;
     params.rounding = rounding_from_name(dtype);
-    const picme::LaneKernels& kernels = picme::lane_kernels(lanes);
 
     const py::ssize_t batch = params.batch, samples = k;
     py::array z(dtype_of(params.rounding), {batch, samples, py::ssize_t{params.dim}});
@@ -150,9 +145,6 @@ PYBIND11_MODULE(_kernels, module) {
                py::arg("mode"), py::arg("primitive").none(true), py::arg("temperature"),
                py::arg("dtype") = "float32", py::arg("log_prob") = true, py::arg("threads") = 0,
                py::arg("lanes") = "");
-    module.def("is_valid_mixture", &is_valid_mixture, py::arg("log_alpha").noconvert(),
-               py::arg("mu").noconvert(), py::arg("log_sigma").noconvert(), py::kw_only(),
-               py::arg("limit"), py::arg("lanes") = "");
     module.def("normal", &normal, py::arg("seeds").noconvert(), py::arg("size"), py::kw_only(),
                py::arg("k"), py::arg("first"), py::arg("place"), py::arg("threads") = 0,
                py::arg("lanes") = "");

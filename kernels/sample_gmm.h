@@ -37,8 +37,11 @@ struct LaneKernels;
 // caller's to check.
 void sample_gmm_cpu(const SampleGmmParams& params, const LaneKernels& lanes, int64_t threads);
 
-// Whether mu and log_sigma are finite and each row of log_alpha is free of NaN with its largest
-// value in [-limit, limit].
-bool is_valid_mixture(const SampleGmmParams& params, const LaneKernels& lanes, float limit);
+// The largest value of a row of log_alpha lies in [-limit, limit]: exp(80) times thousands of
+// primitives is still a float32.
+constexpr float kLogAlphaLimit = 80.0f;
+
+// Whether mu and log_sigma are finite and log_alpha is free of NaN and within its limit.
+bool is_valid_mixture(const SampleGmmParams& params, const LaneKernels& lanes);
 
 }  // namespace picme

@@ -201,7 +201,7 @@ void sample_gmm_cpu(const SampleGmmParams& params, const LaneKernels& lanes, int
     });
 }
 
-bool is_valid_mixture(const SampleGmmParams& params, const LaneKernels& lanes, float limit) {
+bool is_valid_mixture(const SampleGmmParams& params, const LaneKernels& lanes) {
     const int64_t count = params.batch * params.primitives * params.dim;
     if (!lanes.all_finite(params.mu, count) || !lanes.all_finite(params.log_sigma, count)) {
         return false;
@@ -210,7 +210,7 @@ bool is_valid_mixture(const SampleGmmParams& params, const LaneKernels& lanes, f
         const float* row = params.log_alpha + image * params.primitives;
         const float* end = row + params.primitives;
         if (std::any_of(row, end, [](float x) { return std::isnan(x); })) return false;
-        if (!(std::fabs(*std::max_element(row, end)) <= limit)) return false;
+        if (!(std::fabs(*std::max_element(row, end)) <= kLogAlphaLimit)) return false;
     }
     return true;
 }

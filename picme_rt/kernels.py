@@ -128,13 +128,10 @@ def sample_gmm(
             log_prob=log_prob,
         )
     else:
-        log_alpha, mu, log_sigma = _plain(log_alpha), _plain(mu), _plain(log_sigma)
-        if not module.is_valid_mixture(log_alpha, mu, log_sigma, limit=_LOG_ALPHA_LIMIT):
-            _check_values(log_alpha, mu, log_sigma)  # says what is wrong
         sample = module.sample_gmm(
-            log_alpha,
-            mu,
-            log_sigma,
+            _plain(log_alpha),
+            _plain(mu),
+            _plain(log_sigma),
             _plain(seeds),
             k=k,
             first=first,
@@ -145,6 +142,8 @@ def sample_gmm(
             log_prob=log_prob,
             threads=count,
         )
+        if sample is None:
+            _check_values(log_alpha, mu, log_sigma)  # raises, and says what is wrong
     return GmmSample(*sample)
 
 
