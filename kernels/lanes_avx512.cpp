@@ -5,7 +5,8 @@
 #include "lanes_loops.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // a false alarm inside GCC 12's immintrin.h
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // false alarms inside GCC 12's immintrin.h
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 
 namespace picme {
