@@ -141,8 +141,8 @@ PYBIND11_MODULE(_kernels, module) {
     });
     module.def("sample_gmm", &sample_gmm, py::arg("log_alpha").noconvert(),
                py::arg("mu").noconvert(), py::arg("log_sigma").noconvert(),
-               py::arg("seeds").noconvert(), py::kw_only(), py::arg("k"), py::arg("first"),
-               py::arg("mode"), py::arg("primitive").none(true), py::arg("temperature"),
+               py::arg("seeds").noconvert(), py::arg("k"), py::arg("first"), py::arg("mode"),
+               py::arg("primitive").none(true), py::arg("temperature"),
                py::arg("dtype") = "float32", py::arg("log_prob") = true, py::arg("threads") = 0,
                py::arg("lanes") = "");
     module.def("normal", &normal, py::arg("seeds").noconvert(), py::arg("size"), py::kw_only(),
