@@ -89,8 +89,8 @@ def sample_gmm(
         impl: "native" is the compiled kernel, "ref" the NumPy reference, "auto" the compiled kernel
             where `native_is_built()`, else the reference. z and primitive are equal to the bit,
             log_prob to a relative 1e-5.
-        threads: of the compiled kernel, at least 1; None takes one where little is drawn, and up to
-            one a processor where much is.
+        threads: of the compiled kernel, at least 1, of which no more than B * k are taken; None
+            takes one where little is drawn, and up to one a processor where much is.
 
     Returns:
         GmmSample(z, primitive, log_prob); z = mu + (T * sigma) * eps, and log_prob is
@@ -271,10 +271,7 @@ def _check_indices(k: int, first: int) -> tuple[int, int]:
 
 def _plain(array: npt.NDArray[Number]) -> npt.NDArray[Number]:
     """Contiguous and aligned: itself if it is, else a copy."""
-    flags = array.flags
-    if flags.c_contiguous and flags.aligned:
-        return array
-    return np.require(array, requirements=("C", "A"))
+    return array if array.flags.carray else np.require(array, requirements=("C", "A"))
 
 
 def _check_shapes(log_alpha: object, mu: object, log_sigma: object, seeds: object) -> None:
