@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := pyproject.toml CMakeLists.txt $(wildcard kernels/*)
-SOURCES := $(wildcard kernels/*.cpp kernels/*.h)
+SOURCES := $(wildcard kernels/*.cpp kernels/*.h tests/sanitize/*.cpp)
 
-.PHONY: help demo test bench fuzz lint fmt gpu-check clean
+.PHONY: help demo test bench fuzz lint fmt sanitize gpu-check clean
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ fmt: $(VENV)/with-dev  ## rewrite in house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(SOURCES)
+
+sanitize:  ## run the kernels' CPU paths under the address, undefined-behaviour and thread sanitizers
+	$(PYTHON) tests/sanitize/run.py
 
 gpu-check:  ## measure a machine with a GPU, with its own python3 and torch; installs nothing
 	$(PYTHON) training/gpu_check.py

@@ -137,9 +137,10 @@ class Encoded:
             # depend on k or first, whatever a backend's arithmetic does with a place in a batch.
             for block in range(request.first - request.first % size, end, size):
                 drawn = self._sample(request, block, min(size, (1 << 32) - block))
+                latents = [np.asarray(sample.z[0], np.float32) for sample in drawn]
                 made = [
-                    decode(np.resize(sample.z[0], (size, sample.z.shape[2])))
-                    for decode, sample in zip(decoders, drawn, strict=True)
+                    decode(np.resize(z, (size, z.shape[1])))
+                    for decode, z in zip(decoders, latents, strict=True)
                 ]
                 for pictures in made:
                     _check_picture(pictures)
@@ -176,7 +177,8 @@ def _statistics(drawn: list[kernels.GmmSample], i: int) -> tuple[int | None, flo
     """The primitive of the largest region, and the joint log density of all regions."""
     if not drawn:
         return None, None
-    return int(drawn[0].primitive[0, i]), float(sum(one.log_prob[0, i] for one in drawn))
+    found = [one.log_prob for one in drawn if one.log_prob is not None]  # it was asked for
+    return int(drawn[0].primitive[0, i]), float(sum(log_prob[0, i] for log_prob in found))
 
 
 def check_values(values: dict[str, Float]) -> None:
