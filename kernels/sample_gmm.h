@@ -32,4 +32,9 @@ struct SampleGmmParams {
 // values in the arrays are the caller's to check.
 void sample_gmm_cpu(const SampleGmmParams& params);
 
+// Arrays on the current CUDA device; log_prob may be null: then none is computed. Queues one kernel
+// on the stream (a cudaStream_t) and returns: it neither waits nor allocates, so a CUDA graph may
+// capture it. Throws std::runtime_error when the launch is refused, else as sample_gmm_cpu.
+void sample_gmm_cuda(const SampleGmmParams& params, void* stream);
+
 }  // namespace picme
