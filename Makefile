@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := pyproject.toml CMakeLists.txt $(wildcard kernels/*)
-SOURCES := $(wildcard kernels/*.cpp kernels/*.h)
+SOURCES := $(wildcard kernels/*.cpp kernels/*.h kernels/*.cu kernels/emulated/*.h training/gpu/*.cu tests/*.cpp)
 
 .PHONY: help demo test bench lint fmt gpu-check clean
 

@@ -7,6 +7,10 @@
 #include <optional>
 #include <string>
 
+#ifdef PICME_HAS_CUDA
+#include "cuda_bindings.h"
+#endif
+#include "mode_name.h"
 #include "sample_gmm.h"
 
 namespace py = pybind11;
@@ -15,13 +19,6 @@ namespace {
 
 template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
-
-picme::Mode mode_from_name(const std::string& name) {
-    if (name == "categorical") return picme::Mode::categorical;
-    if (name == "per_primitive") return picme::Mode::per_primitive;
-    if (name == "mean") return picme::Mode::mean;
-    throw py::value_error("mode must be categorical, per_primitive or mean, got " + name);
-}
 
 void require(bool condition, const char* message) {
     if (!condition) throw py::value_error(message);
@@ -60,7 +57,7 @@ py::tuple sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
     params.dim = dim;
     params.k = k;
     params.first = first;
-    params.mode = mode_from_name(mode);
+    params.mode = picme::mode_from_name(mode);
     params.fixed_primitive = primitive.value_or(-1);
     params.temperature = temperature;
     {
@@ -79,4 +76,7 @@ PYBIND11_MODULE(_kernels, module) {
                py::arg("mu").noconvert(), py::arg("log_sigma").noconvert(),
                py::arg("seeds").noconvert(), py::kw_only(), py::arg("k"), py::arg("first"),
                py::arg("mode"), py::arg("primitive").none(true), py::arg("temperature"));
+#ifdef PICME_HAS_CUDA
+    bind_cuda(module);
+#endif
 }

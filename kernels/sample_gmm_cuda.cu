@@ -171,8 +171,7 @@ __device__ void draw(const SampleGmmParams& params, const Row& row, int64_t prim
         }
         const uint32_t counter = static_cast<uint32_t>(quad) + 1;
         const Floats4 eps = normals(philox4x32_10({{kPlace, counter, row.index, 0}}, row.seed));
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {  // unrolled, so that eps stays in registers
+        for (int j = 0; j < 4; ++j) {
             const int64_t d = 4 * quad + j;
             if (d >= end) break;
             const float spread = params.temperature * exp_poly(log_sigma[d]);
@@ -226,6 +225,8 @@ __device__ float log_prob(const Row& row) {
     return static_cast<float>(over_warp(terms).value());
 }
 
+}  // namespace
+
 __global__ void __launch_bounds__(kMostThreads) sample_gmm_kernel(SampleGmmParams params) {
     const int64_t rows = params.batch * params.k;
     for (int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
@@ -241,8 +242,6 @@ __global__ void __launch_bounds__(kMostThreads) sample_gmm_kernel(SampleGmmParam
         if (threadIdx.x == 0) params.log_prob[r] = density;
     }
 }
-
-}  // namespace
 
 #ifndef __CUDACC_RTC__
 namespace {
