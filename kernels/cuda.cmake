@@ -3,10 +3,11 @@
 # loads the driver when a kernel is first asked for, so the module imports without CUDA.
 set(PICME_CUDA AUTO CACHE STRING "AUTO takes nvcc where it works, ON insists on it, OFF leaves it")
 set(PICME_CUDA_ARCHITECTURES "" CACHE STRING "GPUs, as CMAKE_CUDA_ARCHITECTURES; empty: SM 75 to 120")
-set(PICME_CUDA_SOURCES kernels/sample_gmm_cuda.cu)
+set(PICME_CUDA_SOURCES sample_gmm_cuda.cu)
 # The bits of the CPU: no contraction, no approximation, denormals kept; in the host's part too.
 set(PICME_CUDA_FLAGS -fmad=false -ftz=false -prec-sqrt=true -prec-div=true
                      -Xcompiler=-ffp-contract=off)
+list(TRANSFORM PICME_CUDA_SOURCES PREPEND ${CMAKE_CURRENT_LIST_DIR}/)
 
 # Machine code for each major version that this nvcc knows, and PTX for the rest.
 function(picme_choose_architectures result)
@@ -26,7 +27,7 @@ endfunction()
 macro(picme_try_nvcc)
   set(why_not "")
   include(CheckLanguage)
-  find_program(PICME_NVCC nvcc)
+  find_program(PICME_NVCC NAMES $ENV{CUDACXX} nvcc NO_CMAKE_SYSTEM_PATH)
   check_language(CUDA)
   if(NOT CMAKE_CUDA_COMPILER AND NOT PICME_NVCC)
     set(why_not "nvcc not found")
@@ -44,7 +45,7 @@ macro(picme_try_nvcc)
     else()
       list(GET PICME_CUDA_SOURCES 0 first)
       execute_process(COMMAND ${CMAKE_CUDA_COMPILER} ${PICME_CUDA_FLAGS} -std=c++17 -arch=sm_75
-                              -c ${CMAKE_SOURCE_DIR}/${first} -o ${CMAKE_BINARY_DIR}/try_nvcc.o
+                              -c ${first} -o ${CMAKE_BINARY_DIR}/try_nvcc.o
                       RESULT_VARIABLE code OUTPUT_VARIABLE said ERROR_VARIABLE said)
       if(NOT code EQUAL 0)
         set(why_not "nvcc found, but it does not compile ${first}")

@@ -46,7 +46,7 @@ def by_nvcc(source, architecture, flags, folder):
     written = folder / "kernel.ptx"
     command = [NVCC, "-ptx", "-std=c++17", f"-arch=compute_{architecture}", *flags]
     done = subprocess.run(
-        [*command, "-o", written, ROOT / source], capture_output=True, text=True, check=False
+        [*command, "-o", written, KERNELS / source], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return written.read_text()
@@ -57,7 +57,7 @@ def by_nvrtc(source, architecture, flags, _folder):
         assert answer[0] == nvrtc.nvrtcResult.NVRTC_SUCCESS, nvrtc.nvrtcGetErrorString(answer[0])[1]
         return answer[1] if len(answer) > 1 else None
 
-    text = (ROOT / source).read_bytes()
+    text = (KERNELS / source).read_bytes()
     names, bodies = (
         [part.encode() for part in parts] for parts in zip(*HOST_HEADERS.items(), strict=True)
     )
@@ -111,7 +111,7 @@ def test_no_instruction_approximates_or_fuses(compiler, source, architecture, tm
 )
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_flags_that_approximate_or_fuse_are_found_out(compiler, flags, instruction, tmp_path):
-    found, _ = inexact(compiler("kernels/sample_gmm_cuda.cu", 90, flags, tmp_path))
+    found, _ = inexact(compiler("sample_gmm_cuda.cu", 90, flags, tmp_path))
     assert any(re.fullmatch(instruction, name) for name in found)
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from picme_rt.kernels import GmmSample, sample_gmm
 
 Result = dict[str, Any]
-Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
+Arrays = tuple[npt.NDArray[Any], ...]
 ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / "kernels"
 SOURCES = (Path(__file__).with_name("launch.cu"), KERNELS / "sample_gmm_cuda.cu")
@@ -28,7 +28,7 @@ SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 
 
 class Case(NamedTuple):
-    """One launch: a mixture, and the options that differ from `sample_gmm`'s."""
+    """One launch: log_alpha, mu, log_sigma and seeds, and `sample_gmm`'s options."""
 
     name: str
     arrays: Arrays
@@ -83,6 +83,11 @@ def compare(program: list[str], case: Case) -> Result:
         found = launch(program, case)
     except subprocess.CalledProcessError as exc:
         return {"name": case.name, "pass": False, "said": exc.stderr[-500:]}
+    return judged(case, found)
+
+
+def judged(case: Case, found: GmmSample) -> Result:
+    """What was drawn for a case, against the NumPy reference."""
     truth = sample_gmm(*case.arrays, impl="ref", **case.options)
     differ = int((found.z.view(np.uint32) != truth.z.view(np.uint32)).sum())
     differ += int((found.primitive != truth.primitive).sum())
@@ -104,15 +109,19 @@ def _error(found: GmmSample, truth: GmmSample) -> float | None:
 
 def sanitized(program: Path, case: Case) -> list[Result]:
     """The launch under each tool of compute-sanitizer; nothing where that is missing."""
-    sanitizer = shutil.which("compute-sanitizer") or shutil.which(
-        "compute-sanitizer", path="/usr/local/cuda/bin"
-    )
+    found = sanitizer()
     checks = []
-    for tool in SANITIZERS if sanitizer else ():
+    for tool in SANITIZERS if found else ():
         options = ["--tool", tool, "--error-exitcode", "9"]
-        checked = compare([str(sanitizer), *options, str(program)], case)
+        checked = compare([str(found), *options, str(program)], case)
         checks.append({**checked, "name": f"compute-sanitizer {tool}"})
     return checks
+
+
+def sanitizer() -> str | None:
+    """Where compute-sanitizer is."""
+    name = "compute-sanitizer"
+    return shutil.which(name) or shutil.which(name, path="/usr/local/cuda/bin")
 
 
 def cases() -> list[Case]:
