@@ -44,7 +44,7 @@ def launched(compiler: list[str], program: Path, device: torch.device) -> list[R
         if checked["pass"]:
             drawn = launches.launch([str(program)], case).z
             checked["pass"] = launches.hash_of(drawn) == golden
-        checks.append({**checked, "name": f"golden hash of the kernel, {name}"})
+        checks.append({**checked, "name": f"the kernel's golden hash, {name}"})
     cases = {case.name: case for case in launches.cases()}
     for case in cases.values():
         checked = launches.compare([str(program)], case)
