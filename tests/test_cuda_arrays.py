@@ -95,7 +95,7 @@ STRIDED = FLOATS[:, ::2]
         (Speaks(), {"dtype": "int32"}, "mu must be int32, got float32: convert it on the GPU"),
         (SpeaksDlpack(FLOATS), {"dtype": "uint64"}, "mu must be uint64, got float32"),
         (SpeaksDlpack(torch.ones(2).bfloat16()), {}, "mu must be float32, got None"),
-        (Speaks(typestr="bfloat16"), {}, "mu must be float32, got None"),
+        (Speaks(typestr="nonsense"), {}, "mu must be float32, got None"),
         (Speaks(FLOATS.astype(">f4")), {}, "mu must be float32, got >f4"),
         (Speaks(), {"axes": "BP"}, r"mu must have the axes \(B, P\), got shape \(2, 3, 4\)"),
         (Speaks(STRIDED), {}, r"mu must be C-contiguous, .* strides \(48, 32, 4\) in bytes"),
