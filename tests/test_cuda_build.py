@@ -1,5 +1,6 @@
 """What kernels/cuda.cmake decides: no nvcc, one that fails, one that is odd, and none wanted."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -111,3 +112,11 @@ def test_the_module_needs_no_library_of_cuda():
     needed = subprocess.run(["ldd", _kernels.__file__], capture_output=True, text=True, check=True)
     assert "cuda" not in needed.stdout.lower()
     assert "libc.so" in needed.stdout
+
+
+def test_the_names_of_its_cuda_runtime_stay_inside_the_module():
+    from picme_rt import _kernels
+
+    library = ctypes.CDLL(_kernels.__file__)
+    assert hasattr(library, "PyInit__kernels")
+    assert not hasattr(library, "cudaMalloc")
