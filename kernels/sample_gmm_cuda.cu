@@ -32,10 +32,11 @@ __device__ int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-// A float32 sum together with what its roundings lost (Knuth's two-sum).
+// A float32 sum together with what its roundings lost (Knuth's two-sum). Without a constructor, for
+// shared memory takes none.
 struct Sum {
-    float value = 0.0f;
-    float lost = 0.0f;
+    float value;
+    float lost;
 
     __device__ void add(float term) {
         const float total = value + term;
@@ -185,7 +186,7 @@ __device__ void draw(const SampleGmmParams& params, const Row& row, int64_t prim
 __device__ Sum distance(const Row& row, int64_t primitive) {
     const float* mu = row.mu + primitive * row.dim;
     const float* log_sigma = row.log_sigma + primitive * row.dim;
-    Sum sum;
+    Sum sum{};
     for (int64_t d = threadIdx.x; d < row.dim; d += blockDim.x) {
         float log_std = log_sigma[d];
         log_std = log_std < -104.0f ? -104.0f : log_std;
@@ -214,9 +215,9 @@ __device__ float log_prob(const Row& row) {
         }
         __syncthreads();
         if (warp == 0 && lane < filled) {
-            Sum whole;
-            for (int w = 0; w * kWarp < static_cast<int>(blockDim.x); ++w)
-                whole.add(parts[lane][w]);
+            Sum whole{};
+            const int warps = blockDim.x / kWarp;
+            for (int w = 0; w < warps; ++w) whole.add(parts[lane][w]);
             const double weight = row.log_alpha[begin + lane] - log_total;
             terms.add({weight - whole.total() - constant, 1.0f});
         }

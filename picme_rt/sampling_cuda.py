@@ -27,7 +27,8 @@ def sample_gmm_cuda(
 
     One kernel is queued and the call returns: keep the arrays until the stream has run it. Nothing
     is allocated, copied or waited for, so a CUDA graph may capture the call. A replay reads anew
-    what the arrays hold; k, first, mode, primitive and temperature are as they were captured.
+    what the arrays hold; k, first, mode, primitive and temperature are as they were captured. Call
+    it once before capturing: the first call loads the kernel.
 
     The values in the arrays are not looked at, for that would mean to wait: NaN gives NaN.
 
