@@ -7,7 +7,11 @@
 #include <optional>
 #include <string>
 
+#ifdef PICME_HAS_CUDA
+#include "cuda_bindings.h"
+#endif
 #include "lanes.h"
+#include "mode_name.h"
 #include "normal.h"
 #include "sample_gmm.h"
 
@@ -17,13 +21,6 @@ namespace {
 
 template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
-
-picme::Mode mode_from_name(const std::string& name) {
-    if (name == "categorical") return picme::Mode::categorical;
-    if (name == "per_primitive") return picme::Mode::per_primitive;
-    if (name == "mean") return picme::Mode::mean;
-    throw py::value_error("mode must be categorical, per_primitive or mean, got " + name);
-}
 
 void require(bool condition, const char* message) {
     if (!condition) throw py::value_error(message);
@@ -87,7 +84,7 @@ py::object sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
     params.seeds = seeds.data();
     params.k = k;
     params.first = first;
-    params.mode = mode_from_name(mode);
+    params.mode = picme::mode_from_name(mode);
     params.fixed_primitive = primitive.value_or(-1);
     params.temperature = temperature;
     params.rounding = rounding_from_name(dtype);
@@ -155,4 +152,7 @@ PYBIND11_MODULE(_kernels, module) {
         },
         "For benchmarks: the arithmetic of `size` draws, with no memory read or written.",
         py::arg("size"), py::kw_only(), py::arg("lanes") = "");
+#ifdef PICME_HAS_CUDA
+    bind_cuda(module);
+#endif
 }

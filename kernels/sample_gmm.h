@@ -44,4 +44,9 @@ constexpr float kLogAlphaLimit = 80.0f;
 // Whether mu and log_sigma are finite and log_alpha is free of NaN and within its limit.
 bool is_valid_mixture(const SampleGmmParams& params, const LaneKernels& lanes);
 
+// Arrays on the current CUDA device; log_prob may be null: then none is computed. Queues one kernel
+// on the stream (a cudaStream_t) and returns: it neither waits nor allocates, so a CUDA graph may
+// capture it. Throws std::runtime_error when the launch is refused, else as sample_gmm_cpu.
+void sample_gmm_cuda(const SampleGmmParams& params, void* stream);
+
 }  // namespace picme

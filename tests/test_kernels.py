@@ -407,4 +407,6 @@ def test_log_prob_survives_densities_beyond_float64():
 def test_the_build_says_what_it_was_built_for():
     from picme_rt import _kernels
 
-    assert re.match(r"CPU only \(nvcc", _kernels.built_for)
+    with_cuda = hasattr(_kernels, "sample_gmm_cuda")
+    said = r"CPU and CUDA( sm_\d+)+" if with_cuda else r"CPU only \(.+\)"
+    assert re.fullmatch(said, _kernels.built_for)
