@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "composite_bindings.h"
 #include "sample_gmm.h"
 
 namespace py = pybind11;
@@ -79,4 +80,5 @@ PYBIND11_MODULE(_kernels, module) {
                py::arg("mu").noconvert(), py::arg("log_sigma").noconvert(),
                py::arg("seeds").noconvert(), py::kw_only(), py::arg("k"), py::arg("first"),
                py::arg("mode"), py::arg("primitive").none(true), py::arg("temperature"));
+    bind_composite(module);
 }

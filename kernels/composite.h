@@ -1,4 +1,5 @@
-// From the decoder's pictures to the bytes of the results. docs/compositing.md is the specification.
+// From the decoder's pictures to the bytes of the results. docs/compositing.md is the
+// specification.
 #pragma once
 
 #include <cstdint>
@@ -20,15 +21,15 @@ enum class PictureType { float32, float16, bfloat16 };
 // Where the results of one image go, and what they share. S is the side of the decoder's picture,
 // g that of the seam's grid. Arrays are C-contiguous.
 struct CanvasParams {
-    const float* image;     // (3, S, S), the known picture; read where `known`
-    const uint8_t* known;   // (S, S), 0 or 1
-    const float* pull;      // (g, g); g divides S
-    const uint8_t* inside;  // (height, width) of the box: 1 in the hole, 0 elsewhere
-    int64_t grid;           // g
-    Taps blur;              // g to g
-    Taps grow;              // g to S
-    Taps rows;              // S to height
-    Taps columns;           // S to width
+    const float* image;                // (3, S, S), the known picture; read where `known`
+    const uint8_t* known;              // (S, S), 0 or 1
+    const float* pull;                 // (g, g); g divides S
+    const uint8_t* inside;             // (height, width) of the box: 1 in the hole, 0 elsewhere
+    int64_t grid;                      // g
+    Taps blur;                         // g to g
+    Taps grow;                         // g to S
+    Taps rows;                         // S to height
+    Taps columns;                      // S to width
     int64_t top, left, height, width;  // the box, inside the H x W of the original
 };
 

@@ -48,10 +48,14 @@ PICME_HD static inline float from_half(uint16_t x) {
     return from_bits((magnitude < 0x0400u ? small : large) | sign);
 }
 
-PICME_HD static inline float from_bfloat(uint16_t x) { return from_bits(uint32_t{x} << 16); }
+PICME_HD static inline float from_bfloat(uint16_t x) {
+    return from_bits(uint32_t{x} << 16);
+}
 
 // A sum of taps starts with the product of the first and takes the others up one by one.
-PICME_HD static inline float first_tap(float weight, float value) { return weight * value; }
+PICME_HD static inline float first_tap(float weight, float value) {
+    return weight * value;
+}
 
 PICME_HD static inline float next_tap(float sum, float weight, float value) {
     return sum + weight * value;
@@ -69,13 +73,16 @@ PICME_HD static inline float blended(uint8_t known, float image, float picture, 
     return known ? image : corrected;
 }
 
-// [-1, 1] to 0..255, to nearest, ties to even; NaN gives 0. Adding 2**23 rounds to an integer, which
-// then stands in the low bits.
+// [-1, 1] to 0..255, to nearest, ties to even; NaN gives 0. Adding 2**23 rounds to an integer,
+// which then stands in the low bits; as integers, bits of floats have the order of the floats, so
+// that what is below 0 or above 255 is clipped there (compilers make better vector code of that).
 PICME_HD static inline uint8_t to_byte(float x) {
     const float level = (x + 1.0f) * 127.5f;
-    const float above = level > 0.0f ? level : 0.0f;
-    const float inside = above < 255.0f ? above : 255.0f;
-    return static_cast<uint8_t>(bits_of(inside + 8388608.0f));
+    int32_t bits = static_cast<int32_t>(bits_of(level + 8388608.0f));
+    bits = level == level ? bits : 0;
+    bits = bits > 0x4B000000 ? bits : 0x4B000000;
+    bits = bits < 0x4B0000FF ? bits : 0x4B0000FF;
+    return static_cast<uint8_t>(bits & 0xFF);
 }
 
 }  // namespace picme::composite

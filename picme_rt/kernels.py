@@ -1,4 +1,4 @@
-"""The compiled kernels' Python face: sampling latents from the Gaussian mixture of PICME.
+"""The compiled kernels' Python face: sampling latents, and pasting results (composite_kernel.py).
 
 `picme_rt._kernels` is the compiled module; every kernel also has a reference in NumPy that gives
 the same result without it. docs/sampling.md specifies the sampler.
@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from picme_rt.composite_kernel import composite as composite
 from picme_rt.errors import InputError, UnavailableError
 from picme_rt.sampling_ref import sample_gmm_ref as _sample_gmm_ref
 
