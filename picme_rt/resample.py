@@ -104,7 +104,7 @@ def apply(planes: Float, rows: Taps, columns: Taps) -> Float:
     wide = planes[:, :, columns.first] * columns.weights[0]
     for t, weight in enumerate(columns.weights[1:], 1):
         wide = wide + planes[:, :, columns.first + t] * weight
-    tall = wide[:, rows.first] * rows.weights[0][:, None]
+    tall: Float = wide[:, rows.first] * rows.weights[0][:, None]
     for t, weight in enumerate(rows.weights[1:], 1):
         tall = tall + wide[:, rows.first + t] * weight[:, None]
     return tall
@@ -121,5 +121,4 @@ def pool(planes: Float, side: int) -> Float:
     total = cells[..., 0]
     for column in range(1, side):
         total = total + cells[..., column]
-    share = np.float32(1) / np.float32(side * side)
-    return np.asarray(total * share, np.float32)
+    return total * (np.float32(1) / np.float32(side * side))
