@@ -19,26 +19,35 @@ static void bfloat_line(const uint16_t* in, int64_t n, float* __restrict out) {
     for (int64_t x = 0; x < n; ++x) out[x] = from_bfloat(in[x]);
 }
 
-// Calls part(x, end) for the n values of a line in parts, each with what stands a few rows below it
-// in a picture asked for ahead: the picture is read once, in pieces of rows, which comes in too
-// slowly by itself. Beyond the picture's end the asking does nothing.
-template <class Part>
-static inline void read_ahead(const float* picture, int64_t n, const Part& part) {
-    constexpr int64_t kBlock = 64, kAhead = 8192, kCacheLine = 64;
-    int64_t x = 0;
-    for (; x + kBlock <= n; x += kBlock) {
-        const char* ahead = reinterpret_cast<const char*>(picture + x) + kAhead;
-        for (int64_t line = 0; line < 4; ++line) __builtin_prefetch(ahead + line * kCacheLine);
-        part(x, x + kBlock);
+// The pictures are read once, in pieces of rows, which comes in too slowly by itself: a block asks
+// for what stands some rows below it. Beyond the picture's end that does nothing.
+constexpr int64_t kBlock = 64;
+
+static inline void ask_ahead(const float* picture) {
+    const char* below = reinterpret_cast<const char*>(picture) + 8192;
+    for (int64_t line = 0; line < 4; ++line) __builtin_prefetch(below + 64 * line);
+}
+
+static inline bool any_of_block(const uint8_t* known) {
+    uint64_t any = 0, eight;
+    for (int64_t i = 0; i < kBlock; i += sizeof eight) {
+        std::memcpy(&eight, known + i, sizeof eight);
+        any |= eight;
     }
-    part(x, n);
+    return any != 0;
 }
 
 static void add_missed(const uint8_t* known, const float* image, const float* picture, int64_t n,
                        float* __restrict sum) {
-    read_ahead(picture, n, [&](int64_t x, int64_t end) {
-        for (; x < end; ++x) sum[x] = sum[x] + missed(known[x], image[x], picture[x]);
-    });
+    int64_t x = 0;
+    for (; x + kBlock <= n; x += kBlock) {
+        if (!any_of_block(known + x)) continue;
+        ask_ahead(picture + x);
+        for (int64_t i = x; i < x + kBlock; ++i) {
+            sum[i] = sum[i] + missed(known[i], image[i], picture[i]);
+        }
+    }
+    for (; x < n; ++x) sum[x] = sum[x] + missed(known[x], image[x], picture[x]);
 }
 
 static void blend(const uint8_t* known, const float* image, const float* picture,
@@ -47,9 +56,12 @@ static void blend(const uint8_t* known, const float* image, const float* picture
 }
 
 static void add(const float* picture, const float* shift, int64_t n, float* __restrict out) {
-    read_ahead(picture, n, [&](int64_t x, int64_t end) {
-        for (; x < end; ++x) out[x] = picture[x] + shift[x];
-    });
+    int64_t x = 0;
+    for (; x + kBlock <= n; x += kBlock) {
+        ask_ahead(picture + x);
+        for (int64_t i = x; i < x + kBlock; ++i) out[i] = picture[i] + shift[i];
+    }
+    for (; x < n; ++x) out[x] = picture[x] + shift[x];
 }
 
 // T = 0: any number of taps, the sum kept in `out`.

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import pathlib
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -289,6 +290,29 @@ def test_strided_misaligned_and_read_only_arrays_give_the_same_bytes(impl):
     for one in (raw, turned):
         one.setflags(write=False)
         assert (kernels.composite(one, wide, canvases, impl=impl) == want).all()
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from picme_rt import composite, framing, kernels
+img, hole = np.zeros((4000, 4000, 3), np.uint8), np.ones((4000, 4000), bool)
+(region,) = framing.regions(hole, 64, "aligned")
+canvas = composite.canvas(composite.fit(img, hole, region, 64), hole, region)
+pictures, out = np.zeros((1, 1, 3, 64, 64), np.float32), np.ones((1, 1, *img.shape), np.uint8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+kernels.composite(pictures, img[None], [canvas], out=out, impl=sys.argv[1], threads=2)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts in KiB on Linux")
+@pytest.mark.parametrize(("impl", "most"), [("native", 8), ("ref", 100)])
+def test_memory_does_not_grow_with_the_box(impl, most):
+    """The box as float would take 183 MiB; `most` MiB are a strip's."""
+    run = [sys.executable, "-c", MEMORY, impl]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < most << 10
 
 
 @pytest.mark.parametrize("impl", ["ref", "native"])
