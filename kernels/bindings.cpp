@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "composite_bindings.h"
 #ifdef PICME_HAS_CUDA
 #include "cuda_bindings.h"
 #endif
@@ -155,4 +156,5 @@ PYBIND11_MODULE(_kernels, module) {
 #ifdef PICME_HAS_CUDA
     bind_cuda(module);
 #endif
+    bind_composite(module);
 }

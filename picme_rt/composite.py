@@ -1,16 +1,18 @@
 """From a picture to the engine's square and back, known pixels kept to the bit.
 
 `fit` brings the known pixels of a region to the engine's size without ever reading a byte under the
-hole; `Canvas.paste` resizes a result back and writes it into the hole alone.
+hole; `canvas` prepares the way back, which `picme_rt.kernels.composite` goes for each result.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 
 from picme_rt import resample
-from picme_rt.framing import Region
-from picme_rt.images import Float, Hole, Image, to_levels, to_network
+from picme_rt.framing import Box, Region
+from picme_rt.images import Float, Hole, Image, to_network
+from picme_rt.resample import Taps
 
 SEAM = 1.5 / 64  # width of the seam's blend, as a share of the engine's side
 GRID = 64  # places a side on which the seam's correction is computed
@@ -57,45 +59,63 @@ def fit(img: Image, hole: Hole, region: Region, size: int) -> Fit:
     )
 
 
+@dataclasses.dataclass(frozen=True)
 class Canvas:
-    """Where the results of one region go: everything about it that all k results share."""
+    """Where the results of one region go: everything about it that all k results share.
 
-    def __init__(self, fitted: Fit, hole: Hole, region: Region):
-        size, box = fitted.hole.shape[-1], region.box
-        self.box = box
-        self.inside = hole[box.top : box.bottom, box.left : box.right]
-        up = resample.taps(size, region.side, "cubic")
-        self.rows = up.part(box.top - region.top, box.bottom - region.top)
-        self.columns = up.part(box.left - region.left, box.right - region.left)
-        self.image, self.known = fitted.image, 1 - fitted.hole
-        # the seam's correction is smooth: it is computed on a grid of at most about GRID a side
-        self.pooled = next(f for f in range(max(1, size // GRID), 0, -1) if size % f == 0)
-        grid = size // self.pooled
-        self.blur = resample.blur(grid, max(SEAM * grid, 0.5))
-        self.grow = resample.taps(grid, size, "triangle")
-        self.pull = np.float32(1) / (self._spread(self.known) + np.float32(0.05))
+    S is the engine's side, g that of the seam's grid, which divides S.
 
-    def _spread(self, planes: Float) -> Float:
-        """(C, S, S) averaged to the seam's grid and blurred there: (C, grid, grid)."""
-        grid = planes.shape[-1] // self.pooled
-        cells = planes.reshape(-1, grid, self.pooled, grid, self.pooled).mean((2, 4))
-        return np.stack([self.blur @ plane @ self.blur.T for plane in cells])
+    Attributes:
+        box: The hole's bounding box in the picture, of height h and width w.
+        inside: (h, w) bool, True in the hole.
+        image: (3, S, S) float32, the known picture at the engine's size.
+        known: (S, S) bool, where `image` holds it.
+        blur: g to g; how far into the hole the seam's correction reaches.
+        pull: (g, g) float32, its factor: large where little is known nearby.
+        grow: g to S.
+        rows: S to h, of the region's way back to its own size.
+        columns: S to w, likewise.
+    """
 
-    def paste(self, picture: Float, target: Image) -> None:
-        """Writes a result into the hole of `target`, and nothing outside of it.
+    box: Box
+    inside: Hole
+    image: Float
+    known: Hole
+    blur: Taps
+    pull: Float
+    grow: Taps
+    rows: Taps
+    columns: Taps
 
-        Args:
-            picture: (3, S, S) float32 in [-1, 1], as the decoder made it.
-            target: (H, W, 3) uint8, a copy of the original.
-        """
-        # What g missed at the known pixels, spread a little way into the hole: no visible seam.
-        missed = (self.image - picture) * self.known
-        shift = resample.apply(self._spread(missed) * self.pull, self.grow, self.grow)
-        blended = picture + np.where(self.known > 0, missed, shift)
-        place = target[self.box.top : self.box.bottom, self.box.left : self.box.right]
-        for first in range(0, len(place), _ROWS):
-            last = min(first + _ROWS, len(place))
-            strip = resample.apply(blended, self.rows.part(first, last), self.columns)
-            pixels = np.clip(np.rint(to_levels(strip)), 0, 255).astype(np.uint8)
-            inside = self.inside[first:last]
-            place[first:last][inside] = pixels.transpose(1, 2, 0)[inside]
+    @property
+    def size(self) -> int:
+        """S."""
+        return int(self.image.shape[-1])
+
+    @property
+    def cell(self) -> int:
+        """Places a side of a cell of the seam's grid: S / g."""
+        return self.size // len(self.pull)
+
+
+def canvas(fitted: Fit, hole: Hole, region: Region) -> Canvas:
+    """Prepares what `picme_rt.kernels.composite` needs to paste the results of a region."""
+    size, box = fitted.hole.shape[-1], region.box
+    # the seam's correction is smooth: it is computed on a grid of at most about GRID a side
+    cell = next(f for f in range(max(1, size // GRID), 0, -1) if size % f == 0)
+    grid = size // cell
+    blur = resample.blur(grid, max(SEAM * grid, 0.5))
+    known = fitted.hole == 0
+    near = resample.apply(resample.pool(known.astype(np.float32), cell), blur, blur)[0]
+    up = resample.taps(size, region.side, "cubic")
+    return Canvas(
+        box=box,
+        inside=np.ascontiguousarray(hole[box.top : box.bottom, box.left : box.right]),
+        image=np.ascontiguousarray(fitted.image),
+        known=known[0],
+        blur=blur,
+        pull=np.float32(1) / (near + np.float32(0.05)),
+        grow=resample.taps(grid, size, "triangle"),
+        rows=up.part(box.top - region.top, box.bottom - region.top),
+        columns=up.part(box.left - region.left, box.right - region.left),
+    )

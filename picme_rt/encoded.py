@@ -147,13 +147,20 @@ class Encoded:
                 for index in range(max(block, request.first), min(block + size, end)):
                     place = index - request.first
                     target = np.empty_like(self._img) if into is None else into[place]
-                    target[:] = self._img
-                    for part, pictures in zip(self._parts, made, strict=True):
-                        part.canvas.paste(pictures[index - block], target)
+                    self._paste([pictures[index - block] for pictures in made], target)
                     yield Completion(target, index, *_statistics(drawn, index - block))
         finally:
             for decode in decoders:
                 decode.close()
+
+    def _paste(self, pictures: list[Float], target: Image) -> None:
+        """Writes one result: its known pixels with the first region, the holes of all."""
+        if not self._parts:
+            target[:] = self._img
+        known: Image | None = self._img[None]
+        for part, picture in zip(self._parts, pictures, strict=True):
+            kernels.composite(picture[None, None], known, [part.canvas], out=target[None, None])
+            known = None
 
     def _sample(self, request: Request, first: int, k: int) -> list[kernels.GmmSample]:
         """Algorithm 2, lines 4-5, for each region: the same noise, each region's own mixture."""

@@ -1,35 +1,35 @@
 """The compiled kernels' Python face: latents from the Gaussian mixture of PICME, and noise maps.
 
 `picme_rt._kernels` is the compiled module; every kernel also has a reference in NumPy that gives
-the same result without it. docs/sampling.md specifies the sampler.
+the same result without it. docs/sampling.md specifies the sampler. `composite` has a face of its
+own, composite_kernel.py.
 """
 
 import math
 import numbers
-import operator
-from types import ModuleType
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from picme_rt.errors import InputError, UnavailableError
+from picme_rt import compiled
+from picme_rt.compiled import Impl as Impl
+from picme_rt.compiled import check_integer as check_integer
+from picme_rt.composite_kernel import composite as composite
+from picme_rt.errors import InputError
 from picme_rt.sampling_ref import Latents
 from picme_rt.sampling_ref import normal_ref as _normal_ref
 from picme_rt.sampling_ref import sample_gmm_ref as _sample_gmm_ref
 
 Mode = Literal["categorical", "per_primitive", "mean"]
-Impl = Literal["auto", "ref", "native"]
 LatentType = Literal["float32", "float16", "bfloat16"]
 
 Number = TypeVar("Number", np.float32, np.uint64)
 
 _MODES = ("categorical", "per_primitive", "mean")
-_IMPLS = ("auto", "ref", "native")
 _LATENT_TYPES = ("float32", "float16", "bfloat16")
 _LOG_ALPHA_LIMIT = 80.0  # exp(80) times thousands of primitives is still a float32
 _MOST_NUMBERS = 4 * (2**32 - 1)  # of one index: counter word 1 numbers quads from 1 on
-_MOST_THREADS = 1024
 _FLOAT32, _UINT64 = np.dtype(np.float32), np.dtype(np.uint64)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -112,7 +112,7 @@ def sample_gmm(
     )
     if dtype not in _LATENT_TYPES:
         raise InputError(f"dtype must be one of {', '.join(_LATENT_TYPES)}, got {dtype!r}")
-    module, count = _module(impl), _thread_count(threads)
+    module, count = compiled.find(impl), compiled.thread_count(threads)
     if module is None:
         _check_values(log_alpha, mu, log_sigma)
         sample = _sample_gmm_ref(
@@ -181,7 +181,7 @@ def normal(
         raise InputError(f"shape must hold at most {_MOST_NUMBERS} numbers, got {shape}")
     k, first = _check_indices(k, first)
     place = check_integer("place", place, 0, 2**32 - 1)
-    module, count = _module(impl), _thread_count(threads)
+    module, count = compiled.find(impl), compiled.thread_count(threads)
     if module is None:
         eps = _normal_ref(seeds, size, k=k, first=first, place=place)
     else:
@@ -231,32 +231,7 @@ def check_options(
 
 def native_is_built() -> bool:
     """Whether the compiled kernels are here; impl="auto" takes them when they are."""
-    return _native() is not None
-
-
-def _native() -> ModuleType | None:
-    try:
-        import picme_rt._kernels as native
-    except ModuleNotFoundError:  # not built; a module that is there and broken raises ImportError
-        return None
-    return native
-
-
-def _module(impl: Impl) -> ModuleType | None:
-    """The compiled module, or None for the reference."""
-    if impl not in _IMPLS:
-        raise InputError(f"impl must be one of {', '.join(_IMPLS)}, got {impl!r}")
-    module = None if impl == "ref" else _native()
-    if module is None and impl == "native":
-        raise UnavailableError(
-            "impl='native' needs the compiled module picme_rt._kernels, which is not built: "
-            "run `pip install .` with a C++17 compiler, or use impl='auto' or 'ref'"
-        )
-    return module
-
-
-def _thread_count(threads: int | None) -> int:
-    return 0 if threads is None else check_integer("threads", threads, 1, _MOST_THREADS)
+    return compiled.find("auto") is not None
 
 
 def _check_indices(k: int, first: int) -> tuple[int, int]:
@@ -329,18 +304,3 @@ def _array(
     if value.ndim != len(axes):
         raise InputError(f"{name} must have the axes ({', '.join(axes)}), got shape {value.shape}")
     return value
-
-
-def check_integer(name: str, value: object, low: int, high: int) -> int:
-    """The value as int, if it is an integer in low..high.
-
-    Raises:
-        InputError: It is not; the message calls it `name`.
-    """
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]  # it is what index() looks at
-    except TypeError:
-        number = low - 1
-    if isinstance(value, bool) or not low <= number <= high:
-        raise InputError(f"{name} must be an integer from {low} to {high}, got {value!r}")
-    return number

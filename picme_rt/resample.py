@@ -1,10 +1,11 @@
-"""Resizing by two constant matrices, rows X columns': y = W_h x W_w'.
+"""Resizing by constant weights, each value a short sum of taps.
 
-Shrinking widens the kernel by the ratio (antialiasing); every row of a matrix sums to 1. Equal
+Shrinking widens the kernel by the ratio (antialiasing); the weights of every value sum to 1. Equal
 sizes give the identity, so that a picture of the engine's own size passes unchanged.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -50,55 +51,74 @@ def matrix(source: int, target: int, kernel: str) -> Float:
 
 
 class Taps(NamedTuple):
-    """The few entries of each row of a `matrix` that are not zero.
+    """Few weights for each value: value i is sum_t weights[t, i] * line[first[i] + t].
 
     Attributes:
-        places: (target, T) of the values that go in.
-        weights: (target, T) float32.
+        first: (target,) int32; never falls from one value to the next.
+        weights: (T, target) float32.
     """
 
-    places: NDArray[np.intp]
+    first: NDArray[np.int32]
     weights: Float
 
     def part(self, first: int, last: int) -> "Taps":
-        """The rows first:last."""
-        return Taps(self.places[first:last], self.weights[first:last])
+        """The values first:last, C-contiguous."""
+        return Taps(self.first[first:last], np.ascontiguousarray(self.weights[:, first:last]))
 
 
-@functools.lru_cache(maxsize=16)
-def taps(source: int, target: int, kernel: str) -> Taps:
-    """The rows of `matrix(source, target, kernel)` as taps."""
-    dense = matrix(source, target, kernel)
-    first = (dense != 0).argmax(1)
-    last = source - (dense != 0)[:, ::-1].argmax(1)
-    width = int((last - first).max())
-    places = np.minimum(first, source - width)[:, None] + np.arange(width)
-    found = Taps(places, np.take_along_axis(dense, places, 1))
+def _frozen(first: NDArray[np.intp], weights: NDArray[np.floating]) -> Taps:
+    found = Taps(first.astype(np.int32), np.ascontiguousarray(weights.T, np.float32))
     for array in found:
         array.setflags(write=False)
     return found
 
 
-def apply(planes: Float, rows: Taps, columns: Taps) -> Float:
-    """Resizes (C, h, w) to (C, H, W): each value a short sum, in a fixed order, without BLAS.
-
-    Between two decodes the threads of a BLAS and of the backend would be in each other's way.
-    """
-    tall = np.zeros((planes.shape[0], len(rows.places), planes.shape[2]), np.float32)
-    for place, weight in zip(rows.places.T, rows.weights.T, strict=True):
-        tall += planes[:, place] * weight[:, None]
-    wide = np.zeros((*tall.shape[:2], len(columns.places)), np.float32)
-    for place, weight in zip(columns.places.T, columns.weights.T, strict=True):
-        wide += tall[:, :, place] * weight
-    return wide
+@functools.lru_cache(maxsize=16)
+def taps(source: int, target: int, kernel: str) -> Taps:
+    """What is not zero of `matrix(source, target, kernel)`."""
+    dense = matrix(source, target, kernel)
+    first = (dense != 0).argmax(1)
+    first = np.minimum.accumulate(first[::-1])[::-1]  # a place on a value has no neighbours
+    last = source - (dense != 0)[:, ::-1].argmax(1)
+    width = int((last - first).max())
+    first = np.minimum(first, source - width)
+    return _frozen(first, np.take_along_axis(dense, first[:, None] + np.arange(width), 1))
 
 
 @functools.lru_cache(maxsize=16)
-def blur(side: int, sigma: float) -> Float:
-    """The (side, side) float32 matrix of a Gaussian blur of `sigma` places; rows sum to 1."""
-    distance = np.arange(side)[:, None] - np.arange(side)[None, :]
+def blur(side: int, sigma: float) -> Taps:
+    """A Gaussian blur of `sigma` places; beyond 6 sigma a weight is below float32's rounding."""
+    reach = math.ceil(6 * sigma)
+    width = min(2 * reach + 1, side)
+    first = np.clip(np.arange(side) - reach, 0, side - width)
+    distance = first[:, None] + np.arange(width) - np.arange(side)[:, None]
     weights = np.exp(-0.5 * (distance / sigma) ** 2)
-    weights /= weights.sum(1, keepdims=True)
-    found = weights.astype(np.float32)
-    found.setflags(write=False)
-    return found
+    return _frozen(first, weights / weights.sum(1, keepdims=True))
+
+
+def apply(planes: Float, rows: Taps, columns: Taps) -> Float:
+    """Resizes (C, h, w) to (C, H, W), across and then down: short sums, each in the taps' order.
+
+    Between two decodes the threads of a BLAS and of the backend would be in each other's way.
+    """
+    wide = planes[:, :, columns.first] * columns.weights[0]
+    for t, weight in enumerate(columns.weights[1:], 1):
+        wide = wide + planes[:, :, columns.first + t] * weight
+    tall: Float = wide[:, rows.first] * rows.weights[0][:, None]
+    for t, weight in enumerate(rows.weights[1:], 1):
+        tall = tall + wide[:, rows.first + t] * weight[:, None]
+    return tall
+
+
+def pool(planes: Float, side: int) -> Float:
+    """(C, h, w) to (C, h / side, w / side): the mean of each cell, its rows summed first."""
+    _, height, width = planes.shape
+    rows = planes.reshape(-1, height // side, side, width)
+    total = rows[:, :, 0]
+    for row in range(1, side):
+        total = total + rows[:, :, row]
+    cells = total.reshape(-1, height // side, width // side, side)
+    total = cells[..., 0]
+    for column in range(1, side):
+        total = total + cells[..., column]
+    return total * (np.float32(1) / np.float32(side * side))

@@ -31,6 +31,7 @@ class Info:
         device: Where.
         precision: The engine's variant.
         sampler: `native` (compiled kernels) or `ref` (NumPy): the same bits.
+        composite: What pastes the results: `native` or `ref`, the same bits.
         size: Side of the network's picture in pixels.
         framing: `aligned` or `free`.
         primitives: P of the mixture.
@@ -46,6 +47,7 @@ class Info:
     device: str
     precision: str
     sampler: str
+    composite: str
     size: int
     framing: str
     primitives: int
@@ -97,6 +99,7 @@ class Session:
             device=backend.device,
             precision=backend.precision,
             sampler="native" if kernels.native_is_built() else "ref",
+            composite="native" if kernels.native_is_built() else "ref",
             size=engine.size,
             framing=engine.framing,
             primitives=engine.primitives,
@@ -225,7 +228,7 @@ class Session:
             values = backend.encode(fitted.image[None], fitted.hole[None])
             check_values(values)
             values["hole"] = fitted.hole[None]
-            parts.append(Part(values, composite.Canvas(fitted, hole, region)))
+            parts.append(Part(values, composite.canvas(fitted, hole, region)))
         return Encoded(self._loaded, self._engine.primitives, pixels.copy(), parts)
 
     def close(self) -> None:

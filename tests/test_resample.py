@@ -1,4 +1,4 @@
-"""Resizing matrices against PIL, which computes the same kernels in another way."""
+"""Resizing against PIL, which computes the same kernels in another way."""
 
 import numpy as np
 import pytest
@@ -59,18 +59,50 @@ def test_a_straight_line_stays_straight_away_from_the_borders():
             )
 
 
-def test_a_blur_keeps_the_sum_and_spreads_by_sigma():
-    found = resample.blur(65, 3.0)
+def dense(taps, source):
+    """Taps as the (target, source) matrix of their weights."""
+    found = np.zeros((len(taps.first), source), np.float32)
+    for t, weight in enumerate(taps.weights):
+        found[np.arange(len(found)), taps.first + t] = weight
+    return found
+
+
+@pytest.mark.parametrize(("side", "sigma"), [(65, 3.0), (64, 1.5), (5, 0.5), (7, 2.0), (1, 0.5)])
+def test_a_blur_is_a_gaussian_and_keeps_the_sum(side, sigma):
+    found = dense(resample.blur(side, sigma), side)
+    distance = np.subtract.outer(np.arange(side), np.arange(side))
+    expected = np.exp(-0.5 * (distance / sigma) ** 2)
+    np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), atol=1e-7)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
-    spread = found[32] @ (np.arange(65.0) - 32) ** 2
-    np.testing.assert_allclose(np.sqrt(spread), 3, rtol=1e-3)
 
 
-def test_matrices_are_shared_and_cannot_be_written():
-    for found in (resample.matrix(5, 7, "cubic"), resample.blur(5, 1.0)):
+@given(SIDES, SIDES, KERNELS)
+def test_taps_are_the_matrix_and_never_go_back(source, target, kernel):
+    found = resample.taps(source, target, kernel)
+    assert (dense(found, source) == resample.matrix(source, target, kernel)).all()
+    assert (np.diff(found.first) >= 0).all()
+    assert found.first[0] >= 0
+    assert found.first[-1] + len(found.weights) <= source
+
+
+def test_constants_are_shared_and_cannot_be_written():
+    for found in (
+        resample.matrix(5, 7, "cubic"),
+        resample.taps(5, 7, "cubic").weights,
+        resample.blur(5, 1.0).weights,
+    ):
         with pytest.raises(ValueError, match="read-only"):
             found[0, 0] = 1
     assert resample.matrix(5, 7, "cubic") is resample.matrix(5, 7, "cubic")
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 7])
+def test_pooling_takes_the_mean_of_each_cell(side):
+    planes = np.random.default_rng(side).normal(size=(3, 4 * side, 5 * side)).astype(np.float32)
+    cells = planes.reshape(3, 4, side, 5, side).mean((2, 4))
+    found = resample.pool(planes, side)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, cells, atol=1e-6)
 
 
 @pytest.mark.parametrize("kernel", ["triangle", "cubic"])

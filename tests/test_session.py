@@ -236,6 +236,7 @@ def test_info_says_what_is_true(session, engine):
     assert (info.size, info.primitives, info.latent) == (64, 6, 128)
     assert info.micro_batch >= 1
     assert info.sampler == ("native" if kernels.native_is_built() else "ref")
+    assert info.composite == info.sampler
     assert info.provenance["licence"] == "CC0"
     assert set(info.sha256) == {"fp32/encoder.onnx", "fp32/decoder.onnx"}
     for name, digest in info.sha256.items():
@@ -282,16 +283,16 @@ def test_a_result_is_the_decoders_picture_of_its_latent_and_log_prob_its_density
     seeds = np.array([3], np.uint64)
     z = kernels.sample_gmm(log_alpha, mu, log_sigma, seeds, k=2, impl="ref").z[0]
     decode = backend.decoding({**values, "hole": fitted.hole[None]})
-    canvas, want = composite.Canvas(fitted, mask > 0, region), [image.copy(), image.copy()]
-    for i, target in enumerate(want):
-        canvas.paste(decode(z[[i] * backend.micro_batch])[0], target)
+    canvas = composite.canvas(fitted, mask > 0, region)
+    pictures = [decode(z[[i] * backend.micro_batch])[0].copy() for i in range(2)]
+    want = kernels.composite(np.stack(pictures)[None], image[None], [canvas], impl="ref")[0]
     decode.close()
     with pytest.raises(ClosedError):
         decode(z[:1])
 
     with picme_rt.Session(engine) as opened:
         done = opened.complete(image, mask, k=2, seed=3)
-    assert (done.images == np.stack(want)).all()
+    assert (done.images == want).all()
     sigma = np.exp(log_sigma[0].astype(np.float64))
     scaled = (z[:, None].astype(np.float64) - mu[0]) / sigma  # (k, P, D)
     log_n = -0.5 * (scaled**2 + math.log(2 * math.pi)).sum(-1) - np.log(sigma).sum(-1)

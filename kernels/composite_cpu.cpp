@@ -1,0 +1,205 @@
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <stdexcept>
+#include <vector>
+
+#include "composite.h"
+#include "composite_rows.h"
+#include "composite_tile.h"
+#include "lanes.h"
+#include "threads.h"
+
+namespace picme {
+namespace composite {
+
+extern const RowLoops k_scalar;
+#ifdef PICME_X86
+extern const RowLoops k_avx2, k_avx512;
+#endif
+
+namespace {
+
+constexpr int64_t kTile = 1024;  // columns of a tile: wide enough to read memory in long pieces
+constexpr int64_t kThreadWorth = 1 << 19;  // pixels of boxes: 0.2 ms or more
+constexpr int64_t kStrip = 256;            // rows of the original that one step of a thread writes
+
+// The loops of that name among those that this processor can run.
+const RowLoops& loops_for(const std::string& lanes) {
+    const std::string name = lane_kernels(lanes).name;
+#ifdef PICME_X86
+    for (const RowLoops* one : {&k_avx512, &k_avx2}) {
+        if (name == one->name) return *one;
+    }
+#endif
+    return k_scalar;
+}
+
+// run_tasks for steps that take memory: the first exception is thrown here, at the end.
+template <typename Step>
+void run_steps(int64_t steps, int64_t threads, const Step& step) {
+    std::exception_ptr failed;
+    std::mutex mutex;
+    run_tasks(steps, std::max<int64_t>(1, std::min(threads, steps)), [&](int64_t i, int64_t) {
+        try {
+            step(i);
+        } catch (...) {
+            const std::lock_guard<std::mutex> lock(mutex);
+            if (!failed) failed = std::current_exception();
+        }
+    });
+    if (failed) std::rethrow_exception(failed);
+}
+
+void require(bool condition, const char* message) {
+    if (!condition) throw std::invalid_argument(std::string("composite: ") + message);
+}
+
+void check(const Taps& taps, int64_t source, int64_t target) {
+    require(taps.count == target && taps.width >= 1 && taps.width <= source,
+            "taps have other sizes than what they resize");
+    for (int64_t i = 0; i < taps.count; ++i) {
+        require(
+            taps.first[i] >= (i ? taps.first[i - 1] : 0) && taps.first[i] + taps.width <= source,
+            "taps reach outside, or go back");
+    }
+}
+
+void check(const CompositeParams& params) {
+    require(params.size >= 1 && params.k >= 0 && params.height >= 1 && params.width >= 1,
+            "sizes or k out of range");
+    for (const CanvasParams& one : params.canvases) {
+        require(one.grid >= 1 && params.size % one.grid == 0, "the seam's grid must divide S");
+        require(one.height >= 1 && one.width >= 1 && one.top >= 0 && one.left >= 0 &&
+                    one.height <= params.height - one.top && one.width <= params.width - one.left,
+                "the box must lie inside the original");
+        check(one.blur, one.grid, one.grid);
+        check(one.grow, one.grid, params.size);
+        check(one.rows, params.size, one.height);
+        check(one.columns, params.size, one.width);
+    }
+}
+
+// What g missed, averaged over the cells of row i of the seam's grid, as far as they are needed.
+// Written as columns, (3, x, y), for the blur, which goes across first.
+void pool(Call& call, int64_t result, int64_t i) {
+    const CanvasParams& canvas = call.canvas(result);
+    const Cells& cells = call.cells[result / call.params.k];
+    if (i < cells.top || i >= cells.bottom) return;
+    const int64_t size = call.params.size, grid = canvas.grid, side = size / grid;
+    const int64_t left = cells.left * side, n = cells.right * side - left;
+    const float share = 1.0f / static_cast<float>(side * side);
+    std::vector<float> sum(n), room(n);
+    for (int64_t c = 0; c < kChannels; ++c) {
+        std::fill(sum.begin(), sum.end(), 0.0f);
+        for (int64_t y = i * side; y < (i + 1) * side; ++y) {
+            const uint8_t* known = canvas.known + y * size + left;
+            if (!std::memchr(known, 1, n)) continue;
+            const float* picture = call.pictures.row(result, c, y, left, n, room.data());
+            call.loops.add_missed(known, canvas.image + (c * size + y) * size + left, picture, n,
+                                  sum.data());
+        }
+        float* column = call.shifts[result].data() + (c * grid + cells.left) * grid + i;
+        for (int64_t x = 0; x < n; x += side, column += grid) {
+            float cell = sum[x];
+            for (int64_t j = x + 1; j < x + side; ++j) cell = cell + sum[j];
+            *column = cell * share;
+        }
+    }
+}
+
+// (n, n) in: down by taps into `out`.
+void down_all(const RowLoops& loops, const Taps& taps, const float* in, float* out) {
+    const int64_t n = taps.count;
+    std::vector<const float*> lines(taps.width);
+    for (int64_t y = 0; y < n; ++y) {
+        for (int64_t t = 0; t < taps.width; ++t) lines[t] = in + (taps.first[y] + t) * n;
+        loops.down(lines.data(), taps.weights + y, n, taps.width, n, out + y * n);
+    }
+}
+
+// Blurs a result's cells, across and then down, and multiplies by `pull`. Across is down on
+// columns: lines of values that lie beside each other are what the loops are fast at.
+void spread(Call& call, int64_t result) {
+    const CanvasParams& canvas = call.canvas(result);
+    const int64_t grid = canvas.grid;
+    std::vector<float> columns(grid * grid), rows(grid * grid);
+    for (int64_t c = 0; c < kChannels; ++c) {
+        float* cells = call.shifts[result].data() + c * grid * grid;
+        down_all(call.loops, canvas.blur, cells, columns.data());
+        for (int64_t y = 0; y < grid; ++y) {
+            for (int64_t x = 0; x < grid; ++x) rows[y * grid + x] = columns[x * grid + y];
+        }
+        down_all(call.loops, canvas.blur, rows.data(), cells);
+        for (int64_t j = 0; j < grid * grid; ++j) cells[j] = cells[j] * canvas.pull[j];
+    }
+}
+
+// Copies the known pixels of rows first:last and columns left:right, outside the box.
+void copy_rows(const Call& call, int64_t result, int64_t first, int64_t last, int64_t left,
+               int64_t right) {
+    const CompositeParams& params = call.params;
+    const int64_t pitch = 3 * params.width;
+    const uint8_t* original = params.originals + result / params.k * params.height * pitch;
+    uint8_t* out = params.out + result * params.height * pitch;
+    for (int64_t y = first; y < last; ++y) {
+        const int64_t at = y * pitch + 3 * left;
+        std::memcpy(out + at, original + at, 3 * (right - left));
+    }
+}
+
+// Rows first:last of a result.
+void write_rows(const Call& call, int64_t result, int64_t first, int64_t last) {
+    const CompositeParams& params = call.params;
+    const CanvasParams& canvas = call.canvas(result);
+    const int64_t top = std::clamp(canvas.top, first, last);
+    const int64_t bottom = std::clamp(canvas.top + canvas.height, top, last);
+    const int64_t right = canvas.left + canvas.width;
+    if (params.originals) {
+        copy_rows(call, result, first, top, 0, params.width);
+        copy_rows(call, result, top, bottom, 0, canvas.left);
+        copy_rows(call, result, top, bottom, right, params.width);
+        copy_rows(call, result, bottom, last, 0, params.width);
+    }
+    const int64_t image = result / params.k, pixels = params.height * params.width;
+    for (int64_t x = 0; x < canvas.width && top < bottom; x += kTile) {
+        Tile tile(call, result, x, std::min(x + kTile, canvas.width));
+        for (int64_t y = top; y < bottom; ++y) {
+            const int64_t at = y * params.width + canvas.left + x;
+            tile.row(y - canvas.top,
+                     params.originals ? params.originals + 3 * (image * pixels + at) : nullptr,
+                     params.out + 3 * (result * pixels + at));
+        }
+    }
+}
+
+}  // namespace
+}  // namespace composite
+
+void composite_cpu(const CompositeParams& params, const std::string& lanes, int64_t threads) {
+    using namespace composite;
+    check(params);
+    Call call(params, loops_for(lanes));
+    int64_t pixels = 0;
+    for (const CanvasParams& one : params.canvases) pixels += params.k * one.height * one.width;
+    const int64_t count = thread_count(threads, pixels, pixels, kThreadWorth);
+    int64_t rows = 0;  // of the seam's grid
+    for (const CanvasParams& one : params.canvases) rows = std::max(rows, one.grid);
+    // Results in the inner loop: what they share is still in the cache for the next of them.
+    const int64_t results = call.results();
+    run_steps(rows * results, count, [&](int64_t step) {
+        const int64_t i = step / results, result = step % results;
+        pool(call, result, i);
+    });
+    run_steps(results, count, [&](int64_t result) {
+        if (call.seam(result)) spread(call, result);
+    });
+    const int64_t strips = (params.height + kStrip - 1) / kStrip;
+    run_steps(strips * results, count, [&](int64_t step) {
+        const int64_t first = step / results * kStrip;
+        write_rows(call, step % results, first, std::min(first + kStrip, params.height));
+    });
+}
+
+}  // namespace picme
