@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := pyproject.toml CMakeLists.txt $(wildcard kernels/*)
-SOURCES := $(wildcard kernels/*.cpp kernels/*.h)
+SOURCES := $(wildcard kernels/*.cpp kernels/*.h kernels/*.cu kernels/emulated/*.h training/gpu/*.cu tests/*.cpp tests/sanitize/*.cpp)
 
-.PHONY: help demo test bench lint fmt gpu-check clean
+.PHONY: help demo test bench fuzz lint fmt sanitize gpu-check clean
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,11 @@ test: lint  ## install everything, build the kernels, lint, type-check, run ever
 bench: $(VENV)/with-dev  ## time the latency suite
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
 
+fuzz: $(VENV)/with-dev  ## 100,000 damaged engines, 10,000 pictures and masks, 8 threads for a minute
+	$(BIN)/python tests/fuzz/threads.py engines/cats64 --threads 8 --seconds 60
+	$(BIN)/python tests/fuzz/pictures.py engines/cats64 --cases 10000
+	$(BIN)/python tests/fuzz/engines.py --cases 100000
+
 lint: $(VENV)/with-dev  ## ruff, mypy, clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -29,6 +34,9 @@ fmt: $(VENV)/with-dev  ## rewrite in house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(SOURCES)
+
+sanitize:  ## run the kernels' CPU paths under the address, undefined-behaviour and thread sanitizers
+	$(PYTHON) tests/sanitize/run.py
 
 gpu-check:  ## measure a machine with a GPU, with its own python3 and torch; installs nothing
 	$(PYTHON) training/gpu_check.py

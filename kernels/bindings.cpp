@@ -8,6 +8,12 @@
 #include <string>
 
 #include "composite_bindings.h"
+#ifdef PICME_HAS_CUDA
+#include "cuda_bindings.h"
+#endif
+#include "lanes.h"
+#include "mode_name.h"
+#include "normal.h"
 #include "sample_gmm.h"
 
 namespace py = pybind11;
@@ -17,58 +23,106 @@ namespace {
 template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 
-picme::Mode mode_from_name(const std::string& name) {
-    if (name == "categorical") return picme::Mode::categorical;
-    if (name == "per_primitive") return picme::Mode::per_primitive;
-    if (name == "mean") return picme::Mode::mean;
-    throw py::value_error("mode must be categorical, per_primitive or mean, got " + name);
-}
-
 void require(bool condition, const char* message) {
     if (!condition) throw py::value_error(message);
 }
 
-py::tuple sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
-                     const Array<float>& log_sigma, const Array<uint64_t>& seeds, int64_t k,
-                     int64_t first, const std::string& mode, std::optional<int64_t> primitive,
-                     float temperature) {
-    require(log_alpha.ndim() == 2, "log_alpha must be (B, P)");
+picme::Rounding rounding_from_name(const std::string& name) {
+    if (name == "float32") return picme::Rounding::float32;
+    if (name == "float16") return picme::Rounding::float16;
+    if (name == "bfloat16") return picme::Rounding::bfloat16;
+    throw py::value_error("dtype must be float32, float16 or bfloat16, got " + name);
+}
+
+// bfloat16 as its bits: NumPy has no such type.
+py::dtype dtype_of(picme::Rounding rounding) {
+    if (rounding == picme::Rounding::float32) return py::dtype::of<float>();
+    return py::dtype(rounding == picme::Rounding::float16 ? "float16" : "uint16");
+}
+
+// pybind11 takes an array at any address, C++ does not.
+template <typename T>
+void require_aligned(const Array<T>& array) {
+    const auto address = reinterpret_cast<uintptr_t>(array.data());
+    require(address % alignof(T) == 0, "arrays must be aligned");
+}
+
+// The shapes and the arrays of a mixture, checked.
+picme::SampleGmmParams mixture(const Array<float>& log_alpha, const Array<float>& mu,
+                               const Array<float>& log_sigma) {
+    require(log_alpha.ndim() == 2 && log_alpha.shape(1) >= 1, "log_alpha must be (B, P)");
     require(
         mu.ndim() == 3 && mu.shape(0) == log_alpha.shape(0) && mu.shape(1) == log_alpha.shape(1),
         "mu must be (B, P, D)");
     require(log_sigma.ndim() == 3 && log_sigma.shape(0) == mu.shape(0) &&
                 log_sigma.shape(1) == mu.shape(1) && log_sigma.shape(2) == mu.shape(2),
             "log_sigma must be (B, P, D)");
-    require(seeds.ndim() == 1 && seeds.shape(0) == log_alpha.shape(0), "seeds must be (B,)");
-    require(k >= 1, "k must be at least 1");
-    require(!primitive || *primitive >= 0, "primitive must be at least 0");
-
-    const py::ssize_t batch = mu.shape(0), dim = mu.shape(2);
-    Array<float> z({batch, py::ssize_t{k}, dim});
-    Array<int32_t> chosen({batch, py::ssize_t{k}});
-    Array<float> log_prob({batch, py::ssize_t{k}});
-
+    for (const auto* array : {&log_alpha, &mu, &log_sigma}) require_aligned(*array);
     picme::SampleGmmParams params{};
     params.log_alpha = log_alpha.data();
     params.mu = mu.data();
     params.log_sigma = log_sigma.data();
-    params.seeds = seeds.data();
-    params.z = z.mutable_data();
-    params.primitive = chosen.mutable_data();
-    params.log_prob = log_prob.mutable_data();
-    params.batch = batch;
+    params.batch = mu.shape(0);
     params.primitives = mu.shape(1);
-    params.dim = dim;
+    params.dim = mu.shape(2);
+    return params;
+}
+
+// (z, primitive, log_prob or None); None for values that the Python face refuses: it knows why.
+py::object sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
+                      const Array<float>& log_sigma, const Array<uint64_t>& seeds, int64_t k,
+                      int64_t first, const std::string& mode, std::optional<int64_t> primitive,
+                      float temperature, const std::string& dtype, bool log_prob, int64_t threads,
+                      const std::string& lanes) {
+    picme::SampleGmmParams params = mixture(log_alpha, mu, log_sigma);
+    require(seeds.ndim() == 1 && seeds.shape(0) == log_alpha.shape(0), "seeds must be (B,)");
+    require_aligned(seeds);
+    require(k >= 1, "k must be at least 1");
+    require(!primitive || *primitive >= 0, "primitive must be at least 0");
+    require(threads >= 0, "threads must be at least 0");
+    const picme::LaneKernels& kernels = picme::lane_kernels(lanes);
+    if (!picme::is_valid_mixture(params, kernels)) return py::none();
+    params.seeds = seeds.data();
     params.k = k;
     params.first = first;
-    params.mode = mode_from_name(mode);
+    params.mode = picme::mode_from_name(mode);
     params.fixed_primitive = primitive.value_or(-1);
     params.temperature = temperature;
+    params.rounding = rounding_from_name(dtype);
+
+    const py::ssize_t batch = params.batch, samples = k;
+    py::array z(dtype_of(params.rounding), {batch, samples, py::ssize_t{params.dim}});
+    Array<int32_t> chosen({batch, samples});
+    params.z = z.mutable_data();
+    params.primitive = chosen.mutable_data();
+    py::object density = py::none();
+    if (log_prob) {
+        Array<float> made({batch, samples});
+        params.log_prob = made.mutable_data();
+        density = made;
+    }
     {
         py::gil_scoped_release release;
-        picme::sample_gmm_cpu(params);
+        picme::sample_gmm_cpu(params, kernels, threads);
     }
-    return py::make_tuple(z, chosen, log_prob);
+    return py::make_tuple(z, chosen, density);
+}
+
+Array<float> normal(const Array<uint64_t>& seeds, int64_t size, int64_t k, int64_t first,
+                    int64_t place, int64_t threads, const std::string& lanes) {
+    require(seeds.ndim() == 1, "seeds must be (B,)");
+    require_aligned(seeds);
+    require(k >= 1 && size >= 0, "k must be at least 1, size at least 0");
+    require(threads >= 0, "threads must be at least 0");
+    const picme::LaneKernels& kernels = picme::lane_kernels(lanes);
+    Array<float> eps({seeds.shape(0), py::ssize_t{k}, py::ssize_t{size}});
+    const picme::NormalParams params{
+        seeds.data(), eps.mutable_data(), seeds.shape(0), k, size, first, place};
+    {
+        py::gil_scoped_release release;
+        picme::normal_cpu(params, kernels, threads);
+    }
+    return eps;
 }
 
 }  // namespace
@@ -76,9 +130,31 @@ py::tuple sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
 PYBIND11_MODULE(_kernels, module) {
     module.doc() = "Compiled kernels of picme_rt; picme_rt.kernels is their public face.";
     module.attr("built_for") = PICME_BUILT_FOR;  // by CMake: which devices, and why
+    // Every table of lanes this processor can run, the fastest first; "" takes the fastest. For
+    // tests and benchmarks: the bits are the same.
+    module.def("lanes", [] {
+        std::vector<std::string> names;
+        for (const picme::LaneKernels* table : picme::lane_kernels()) names.push_back(table->name);
+        return names;
+    });
     module.def("sample_gmm", &sample_gmm, py::arg("log_alpha").noconvert(),
                py::arg("mu").noconvert(), py::arg("log_sigma").noconvert(),
-               py::arg("seeds").noconvert(), py::kw_only(), py::arg("k"), py::arg("first"),
-               py::arg("mode"), py::arg("primitive").none(true), py::arg("temperature"));
+               py::arg("seeds").noconvert(), py::arg("k"), py::arg("first"), py::arg("mode"),
+               py::arg("primitive").none(true), py::arg("temperature"),
+               py::arg("dtype") = "float32", py::arg("log_prob") = true, py::arg("threads") = 0,
+               py::arg("lanes") = "");
+    module.def("normal", &normal, py::arg("seeds").noconvert(), py::arg("size"), py::kw_only(),
+               py::arg("k"), py::arg("first"), py::arg("place"), py::arg("threads") = 0,
+               py::arg("lanes") = "");
+    module.def(
+        "memory_free",
+        [](int64_t size, const std::string& lanes) {
+            return picme::lane_kernels(lanes).memory_free(size);
+        },
+        "For benchmarks: the arithmetic of `size` draws, with no memory read or written.",
+        py::arg("size"), py::kw_only(), py::arg("lanes") = "");
+#ifdef PICME_HAS_CUDA
+    bind_cuda(module);
+#endif
     bind_composite(module);
 }

@@ -40,14 +40,11 @@ struct CompositeParams {
     std::vector<CanvasParams> canvases;  // B of them
     uint8_t* out;                        // (B, k, H, W, 3), written; overlaps with nothing above
     int64_t k, size, height, width;      // k may be 0; size is S
-    int64_t threads;                     // at most so many; the bits never depend on it
-    std::string isa;                     // one of composite_isas(), or "auto" for the last of them
 };
 
-// Instruction sets for which this build has code and that this machine runs, the widest last.
-std::vector<std::string> composite_isas();
-
-// Arrays on the host. Throws std::invalid_argument on sizes or taps that are not as above.
-void composite_cpu(const CompositeParams& params);
+// Arrays on the host. `lanes` is one of lane_kernels() by its name, or "" for the fastest; no bit
+// depends on it or on `threads` (0: as many as the work pays for). Throws std::invalid_argument on
+// sizes or taps that are not as above.
+void composite_cpu(const CompositeParams& params, const std::string& lanes, int64_t threads);
 
 }  // namespace picme

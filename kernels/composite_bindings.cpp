@@ -80,7 +80,7 @@ picme::PictureType type_of(const py::array& pictures) {
 
 void composite(const py::array& pictures, const std::optional<Array<uint8_t>>& originals,
                const py::list& canvases, Array<uint8_t> out, int64_t threads,
-               const std::string& isa) {
+               const std::string& lanes) {
     const bool c_order = pictures.flags() & py::array::c_style;
     require(c_order && reinterpret_cast<uintptr_t>(pictures.data()) % pictures.itemsize() == 0,
             "pictures must be C-contiguous and aligned");
@@ -97,6 +97,7 @@ void composite(const py::array& pictures, const std::optional<Array<uint8_t>>& o
                 "originals must be (B, H, W, 3)");
     }
     require(py::ssize_t(canvases.size()) == batch, "canvases must be B");
+    require(threads >= 0, "threads must be at least 0");
 
     Reader reader;
     picme::CompositeParams params{};
@@ -108,13 +109,11 @@ void composite(const py::array& pictures, const std::optional<Array<uint8_t>>& o
     params.size = pictures.shape(3);
     params.height = out.shape(2);
     params.width = out.shape(3);
-    params.threads = threads;
-    params.isa = isa;
     for (const py::handle one : canvases)
         params.canvases.push_back(reader.canvas(one, params.size));
     {
         py::gil_scoped_release release;
-        picme::composite_cpu(params);
+        picme::composite_cpu(params, lanes, threads);
     }
 }
 
@@ -123,6 +122,6 @@ void composite(const py::array& pictures, const std::optional<Array<uint8_t>>& o
 void bind_composite(py::module_& module) {
     module.def("composite", &composite, py::arg("pictures").noconvert(),
                py::arg("originals").noconvert().none(true), py::arg("canvases"),
-               py::arg("out").noconvert(), py::kw_only(), py::arg("threads"), py::arg("isa"));
-    module.attr("composite_isas") = picme::composite_isas();
+               py::arg("out").noconvert(), py::kw_only(), py::arg("threads") = 0,
+               py::arg("lanes") = "");
 }

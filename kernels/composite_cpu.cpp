@@ -1,17 +1,20 @@
 #include <algorithm>
 #include <cstring>
+#include <exception>
+#include <mutex>
 #include <stdexcept>
 #include <vector>
 
 #include "composite.h"
 #include "composite_rows.h"
 #include "composite_tile.h"
-#include "parallel.h"
+#include "lanes.h"
+#include "threads.h"
 
 namespace picme {
 namespace composite {
 
-extern const RowLoops k_baseline;
+extern const RowLoops k_scalar;
 #ifdef PICME_X86
 extern const RowLoops k_avx2, k_avx512;
 #endif
@@ -19,27 +22,34 @@ extern const RowLoops k_avx2, k_avx512;
 namespace {
 
 constexpr int64_t kTile = 1024;  // columns of a tile: wide enough to read memory in long pieces
-constexpr int64_t kStrip = 256;  // rows of the original that one step of a thread writes
+constexpr int64_t kThreadWorth = 1 << 19;  // pixels of boxes: 0.2 ms or more
+constexpr int64_t kStrip = 256;            // rows of the original that one step of a thread writes
 
-std::vector<const RowLoops*> runnable() {
-    std::vector<const RowLoops*> found{&k_baseline};
+// The loops of that name among those that this processor can run.
+const RowLoops& loops_for(const std::string& lanes) {
+    const std::string name = lane_kernels(lanes).name;
 #ifdef PICME_X86
-    if (__builtin_cpu_supports("avx2")) found.push_back(&k_avx2);
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-        found.push_back(&k_avx512);
+    for (const RowLoops* one : {&k_avx512, &k_avx2}) {
+        if (name == one->name) return *one;
     }
 #endif
-    return found;
+    return k_scalar;
 }
 
-const RowLoops& loops_for(const std::string& isa) {
-    const std::vector<const RowLoops*> found = runnable();
-    if (isa == "auto") return *found.back();
-    for (const RowLoops* one : found) {
-        if (isa == one->isa) return *one;
-    }
-    throw std::invalid_argument("composite: this build or machine has no " + isa);
+// run_tasks for steps that take memory: the first exception is thrown here, at the end.
+template <typename Step>
+void run_steps(int64_t steps, int64_t threads, const Step& step) {
+    std::exception_ptr failed;
+    std::mutex mutex;
+    run_tasks(steps, std::max<int64_t>(1, std::min(threads, steps)), [&](int64_t i, int64_t) {
+        try {
+            step(i);
+        } catch (...) {
+            const std::lock_guard<std::mutex> lock(mutex);
+            if (!failed) failed = std::current_exception();
+        }
+    });
+    if (failed) std::rethrow_exception(failed);
 }
 
 void require(bool condition, const char* message) {
@@ -57,9 +67,8 @@ void check(const Taps& taps, int64_t source, int64_t target) {
 }
 
 void check(const CompositeParams& params) {
-    require(params.size >= 1 && params.k >= 0 && params.height >= 1 && params.width >= 1 &&
-                params.threads >= 1,
-            "sizes, k or threads out of range");
+    require(params.size >= 1 && params.k >= 0 && params.height >= 1 && params.width >= 1,
+            "sizes or k out of range");
     for (const CanvasParams& one : params.canvases) {
         require(one.grid >= 1 && params.size % one.grid == 0, "the seam's grid must divide S");
         require(one.height >= 1 && one.width >= 1 && one.top >= 0 && one.left >= 0 &&
@@ -168,29 +177,26 @@ void write_rows(const Call& call, int64_t result, int64_t first, int64_t last) {
 }  // namespace
 }  // namespace composite
 
-std::vector<std::string> composite_isas() {
-    std::vector<std::string> names;
-    for (const composite::RowLoops* one : composite::runnable()) names.push_back(one->isa);
-    return names;
-}
-
-void composite_cpu(const CompositeParams& params) {
+void composite_cpu(const CompositeParams& params, const std::string& lanes, int64_t threads) {
     using namespace composite;
     check(params);
-    Call call(params, loops_for(params.isa));
+    Call call(params, loops_for(lanes));
+    int64_t pixels = 0;
+    for (const CanvasParams& one : params.canvases) pixels += params.k * one.height * one.width;
+    const int64_t count = thread_count(threads, pixels, pixels, kThreadWorth);
     int64_t rows = 0;  // of the seam's grid
     for (const CanvasParams& one : params.canvases) rows = std::max(rows, one.grid);
     // Results in the inner loop: what they share is still in the cache for the next of them.
     const int64_t results = call.results();
-    parallel_for(rows * results, params.threads, [&](int64_t step) {
+    run_steps(rows * results, count, [&](int64_t step) {
         const int64_t i = step / results, result = step % results;
         pool(call, result, i);
     });
-    parallel_for(results, params.threads, [&](int64_t result) {
+    run_steps(results, count, [&](int64_t result) {
         if (call.seam(result)) spread(call, result);
     });
     const int64_t strips = (params.height + kStrip - 1) / kStrip;
-    parallel_for(strips * results, params.threads, [&](int64_t step) {
+    run_steps(strips * results, count, [&](int64_t step) {
         const int64_t first = step / results * kStrip;
         write_rows(call, step % results, first, std::min(first + kStrip, params.height));
     });

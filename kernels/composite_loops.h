@@ -159,8 +159,8 @@ struct PlainPack {
 }  // namespace loops
 
 template <class Pack>
-static constexpr RowLoops row_loops(const char* isa) {
-    return {isa,        loops::half_line, loops::bfloat_line, loops::add_missed,       loops::blend,
+static constexpr RowLoops row_loops(const char* name) {
+    return {name,       loops::half_line, loops::bfloat_line, loops::add_missed,       loops::blend,
             loops::add, loops::down,      loops::across,      loops::to_bytes_by<Pack>};
 }
 

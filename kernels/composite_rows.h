@@ -9,7 +9,7 @@ constexpr int64_t kChannels = 3;
 
 // Lines of n values, three of them where a pointer to pointers stands (red, green, blue).
 struct RowLoops {
-    const char* isa;
+    const char* name;
     void (*from_half)(const uint16_t* in, int64_t n, float* out);
     void (*from_bfloat)(const uint16_t* in, int64_t n, float* out);
     // sum = sum + what g missed

@@ -1,13 +1,31 @@
-"""Directories and files that appear whole or not at all: written beside their place, renamed."""
+"""Directories and files that appear whole or not at all: written beside their place, then renamed.
+
+FOLDER/.picme-x7f2k9qd.tmp/   a writer's own directory, under flock as long as the writer lives
+    new, or a file's name     what is being written
+    old/NAME                  what it replaces, where a system cannot swap two names in one step
+
+The kernel drops the lock of a writer that is killed: so `sweep` knows what may go. Where there are
+no such locks (Windows, some network file systems) leftovers stay until somebody deletes them.
+"""
 
 import contextlib
+import ctypes
+import errno
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from picme_rt.errors import InputError
+
+if sys.platform != "win32":
+    import fcntl
+
+_PREFIX, _SUFFIX = ".picme-", ".tmp"
+_NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
+_NO_SWAP = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 
 @contextlib.contextmanager
@@ -15,7 +33,8 @@ def directory(place: Path, *, force: bool = False) -> Iterator[Path]:
     """A temporary directory that becomes `place` when the block ends without an error.
 
     Args:
-        place: Where the directory shall be; its parents are made.
+        place: Where the directory shall be; its parents are made, what killed writers left beside
+            it is swept.
         force: Whether an existing `place` is replaced; the old one stays until the new is whole.
 
     Yields:
@@ -23,36 +42,27 @@ def directory(place: Path, *, force: bool = False) -> Iterator[Path]:
 
     Raises:
         InputError: `place` exists and `force` is not set.
+        OSError: Something cannot be written; its filename is `place`.
     """
-    if place.exists() and not force:
-        raise InputError(f"{place} exists; pass --force (force=True) to replace it")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as name:
-        fresh = Path(name) / "new"
-        fresh.mkdir()
-        yield fresh
-        for path in fresh.rglob("*"):
-            _sync(path)
-        old = Path(name) / "old"
+    with named(place):
+        sweep(place.parent)
         if place.exists() and not force:
-            raise InputError(f"{place} appeared meanwhile; pass --force (force=True) to replace it")
-        if place.exists():
-            place.rename(old)
-        try:
-            fresh.rename(place)
-        except BaseException:
-            if old.exists():
-                old.rename(place)
-            raise
-        _sync(place.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            raise InputError(f"{place} exists; pass --force (force=True) to replace it")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _own_directory(place.parent) as own:
+            fresh = own / "new"
+            fresh.mkdir()
+            yield fresh
+            for path in (*fresh.rglob("*"), fresh):
+                _sync(path)
+            if not place.exists():
+                fresh.rename(place)
+            elif not force:
+                raise InputError(f"{place} appeared meanwhile; pass --force (force=True)")
+            elif not _swap(fresh, place):
+                _put_away(place, own)
+                fresh.rename(place)
+            _sync(place.parent)
 
 
 @contextlib.contextmanager
@@ -61,9 +71,12 @@ def file(place: Path) -> Iterator[Path]:
 
     Yields:
         The temporary path, with the suffix of `place`.
+
+    Raises:
+        OSError: It cannot be written; its filename is `place`.
     """
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as name:
-        fresh = Path(name) / place.name
+    with named(place), _own_directory(place.parent) as own:
+        fresh = own / place.name
         yield fresh
         _sync(fresh)
         fresh.replace(place)
@@ -72,6 +85,130 @@ def file(place: Path) -> Iterator[Path]:
 
 def remove(place: Path) -> None:
     """Deletes a directory; its name goes first, so that no half of it is ever taken for whole."""
-    doomed = place.with_name(f".{place.name}.removed")
-    place.rename(doomed)
-    shutil.rmtree(doomed)
+    with named(place), _own_directory(place.parent) as own:
+        place.rename(own / "doomed")
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what killed writers left in `folder`; a living writer's own directory stays.
+
+    A folder that does not exist holds nothing.
+    """
+    for own in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        try:
+            lock = _lock(own)
+        except (BlockingIOError, FileNotFoundError, PermissionError):
+            continue  # its writer lives, or has just finished, or is another user
+        if lock is None:
+            continue
+        try:
+            _clear(own)
+        finally:
+            os.close(lock)
+
+
+@contextlib.contextmanager
+def named(place: Path) -> Iterator[None]:
+    """Gives an OSError that names no file, or a temporary one, the name of `place`."""
+    try:
+        yield
+    except OSError as exc:
+        parts = Path(str(exc.filename)).parts
+        temporary = any(p.startswith(_PREFIX) and p.endswith(_SUFFIX) for p in parts)
+        if exc.filename is None or temporary:
+            exc.filename = str(place)
+        raise
+
+
+@contextlib.contextmanager
+def _own_directory(folder: Path) -> Iterator[Path]:
+    """A new locked directory in `folder`, deleted when the block ends."""
+    while True:
+        own = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder))
+        try:
+            lock = _lock(own)
+            break
+        except (BlockingIOError, FileNotFoundError):
+            continue  # a sweep came before the lock and took it for a dead writer's
+    try:
+        yield own
+    finally:
+        try:
+            _clear(own)
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+
+def _clear(own: Path) -> None:
+    """Deletes a writer's own directory; what it has put away and not replaced gets its name back.
+
+    That is how a kill or an interrupt between the two renames of `directory` is made good.
+    """
+    for old in own.glob("old/*"):
+        if not (own.parent / old.name).exists():
+            old.rename(own.parent / old.name)
+    shutil.rmtree(own)
+
+
+def _lock(own: Path) -> int | None:
+    """Locks a writer's directory until the handle is closed or this process ends.
+
+    Returns:
+        The handle; None where there are no such locks.
+
+    Raises:
+        BlockingIOError: Somebody else holds it.
+        FileNotFoundError: It is gone.
+    """
+    if sys.platform != "win32":
+        handle = os.open(own, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.stat(own)  # whoever held the lock before may have deleted it
+            return handle
+        except BaseException as exc:
+            os.close(handle)
+            if not isinstance(exc, OSError) or exc.errno not in _NO_LOCKS:
+                raise
+    return None
+
+
+def _swap(one: Path, other: Path) -> bool:
+    """Exchanges two names in one step; False where the system or the file system cannot."""
+    names = os.fsencode(one), os.fsencode(other)
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        if sys.platform == "darwin":
+            failed = library.renamex_np(*names, 2)  # RENAME_SWAP
+        else:
+            here = -100  # AT_FDCWD
+            failed = library.renameat2(here, names[0], here, names[1], 2)  # RENAME_EXCHANGE
+    except (AttributeError, TypeError):  # a C library without the call; Windows
+        return False
+    if not failed:
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_SWAP:
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+def _put_away(place: Path, own: Path) -> None:
+    (own / "old").mkdir()
+    place.rename(own / "old" / place.name)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a directory, are on disk."""
+    is_folder = path.is_dir()
+    if sys.platform == "win32" and is_folder:
+        return  # has no such call
+    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as exc:
+        if not is_folder or exc.errno != errno.EINVAL:  # a file system that keeps names by itself
+            raise
+    finally:
+        os.close(handle)

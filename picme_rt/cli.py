@@ -4,7 +4,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from picme_rt.errors import PicmeError
@@ -28,43 +28,54 @@ VERBS = {
     "complete": Verb("picme_rt.verbs.complete", "complete a picture with a hole k times", "cpu"),
     "info": Verb("picme_rt.verbs.info", "say what an engine is and what would run it", "cpu"),
     "demo": Verb("picme_rt.verbs.demo", "complete a real photograph and show a sheet", "demo"),
+    "completion": Verb("picme_rt.verbs.completion", "print completions for a shell", "cpu"),
+    "pack": Verb("picme_training.pack_verb", "pack pictures to train from in a file", "train"),
     "train": Verb("picme_training.verb", "train a network from a configuration", "train"),
     "export": Verb("picme_export.verb", "turn a checkpoint into an engine", "export"),
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; gives the exit code: 0, 1 for an error, 2 for wrong usage."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+def make_parser(called: Container[str]) -> argparse.ArgumentParser:
+    """The command's parser; only the verbs that are called have their arguments declared.
+
+    So `picme --help` stays instant. A verb's module imports what is heavy when it runs.
+    """
     parser = argparse.ArgumentParser(
         prog="picme",
         description="A photograph with a hole becomes k different, plausible photographs.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in VERBS.items():
-        # only the verb that is called loads its module: `picme --help` stays instant
         own = verbs.add_parser(name, help=verb.help, description=verb.help + ".")
-        if arguments[:1] == [name]:
-            try:
-                module = importlib.import_module(verb.module)
-            except ImportError as exc:
-                return _fail(
-                    f"`picme {name}` needs {exc.name or exc}, which is not installed; "
-                    f"pip install 'picme_rt[{verb.extra}]'"
-                )
+        if name in called:
+            module = importlib.import_module(verb.module)
             module.add_arguments(own)
             own.set_defaults(run=module.run)
-    parsed = parser.parse_args(arguments)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; gives the exit code: 0, 1 for an error, 2 for wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        parsed = make_parser(called=arguments[:1]).parse_args(arguments)
         parsed.run(parsed)
         sys.stdout.flush()
     except PicmeError as exc:
         return _fail(str(exc))
+    except ModuleNotFoundError as exc:
+        name = arguments[0]
+        if (exc.name or "").startswith("picme_"):
+            raise  # a bug of ours, no package that is missing
+        return _fail(
+            f"`picme {name}` needs {exc.name or exc}, which is not installed; "
+            f"pip install 'picme_rt[{VERBS[name].extra}]'"
+        )
     except BrokenPipeError:  # the reader went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as exc:
-        return _fail(f"{exc.filename or 'file'}: {exc.strerror or exc}")
+        return _fail(f"{exc.filename or 'standard output'}: {exc.strerror or exc}")
     except KeyboardInterrupt:
         print("picme: interrupted; what was finished is on disk", file=sys.stderr)
         return 130

@@ -3,21 +3,19 @@
 Import it as `picme_rt.kernels.composite`. docs/compositing.md is the specification.
 """
 
-import os
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from picme_rt import compiled
+from picme_rt.compiled import Impl
 from picme_rt.composite import Canvas
 from picme_rt.composite_ref import composite_ref
-from picme_rt.errors import InputError, UnavailableError
+from picme_rt.errors import InputError
 
 _TYPES = (np.float32, np.float16, np.uint16)
-_IMPLS = ("auto", "ref", "native")
-_PIXELS_A_THREAD = 1 << 19  # below so many of all boxes a second thread costs more than it gives
 
 
 def composite(
@@ -27,7 +25,7 @@ def composite(
     *,
     out: NDArray[np.uint8] | None = None,
     threads: int | None = None,
-    impl: Literal["auto", "ref", "native"] = "auto",
+    impl: Impl = "auto",
 ) -> NDArray[np.uint8]:
     """Pastes k pictures of each of B regions into copies of the originals.
 
@@ -52,19 +50,9 @@ def composite(
         InputError: An argument is not as above.
         UnavailableError: impl="native" and the compiled module is not built.
     """
-    if impl not in _IMPLS:
-        raise InputError(f"impl must be one of {', '.join(_IMPLS)}, got {impl!r}")
-    if threads is not None and (type(threads) is not int or threads < 1):
-        raise InputError(f"threads must be an integer of at least 1 or None, got {threads!r}")
+    module, count = compiled.find(impl), compiled.thread_count(threads)
     shape = _check_arrays(pictures, originals, out)
     _check_canvases(canvases, pictures.shape, shape)
-    module = None if impl == "ref" else _native()
-    if module is None and impl == "native":
-        raise UnavailableError(
-            "impl='native' needs the compiled module picme_rt._kernels, which is not built: "
-            "run `pip install .` with a C++17 compiler, or use impl='auto' or 'ref'"
-        )
-
     result = np.empty(shape, np.uint8) if out is None else out
     if module is None:
         composite_ref(pictures, originals, canvases, result)
@@ -74,25 +62,9 @@ def composite(
             None if originals is None else np.ascontiguousarray(originals),
             list(canvases),
             result,
-            threads=threads or _threads(canvases, shape[1]),
-            isa="auto",
+            threads=count,
         )
     return result
-
-
-def _native() -> ModuleType | None:
-    try:
-        import picme_rt._kernels as native
-    except ModuleNotFoundError:  # not built; a module that is there and broken raises ImportError
-        return None
-    return native
-
-
-def _threads(canvases: Sequence[Canvas], k: int) -> int:
-    pixels = k * sum(canvas.inside.size for canvas in canvases)
-    here = hasattr(os, "sched_getaffinity")  # not on every system
-    cores = len(os.sched_getaffinity(0)) if here else os.cpu_count() or 1
-    return max(1, min(cores, pixels // _PIXELS_A_THREAD))
 
 
 def _check_arrays(pictures: object, originals: object, out: object) -> tuple[int, ...]:

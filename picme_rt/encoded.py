@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from picme_rt import kernels
 from picme_rt.backends import Backend, Decoding
 from picme_rt.composite import Canvas
-from picme_rt.errors import InputError
+from picme_rt.errors import EngineError, InputError
 from picme_rt.images import Float, Image
 from picme_rt.kernels import Mode
 
+_PICTURE = 1.01  # largest magnitude that a decoder gives: it ends in tanh
+_LOG_ALPHA = 80  # largest magnitude of a row's largest log_alpha that the sampler takes
 RESULT_BYTES = 2 << 30
 """Most bytes that one call returns; `stream` has no such limit."""
 
@@ -46,7 +48,7 @@ class Completions(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What is asked of the sampler: the options of `Session.complete`, and `first`."""
+    """What is asked of the sampler: the options of `Encoded.stream`."""
 
     k: int
     seed: int
@@ -135,10 +137,13 @@ class Encoded:
             # depend on k or first, whatever a backend's arithmetic does with a place in a batch.
             for block in range(request.first - request.first % size, end, size):
                 drawn = self._sample(request, block, min(size, (1 << 32) - block))
+                latents = [np.asarray(sample.z[0], np.float32) for sample in drawn]
                 made = [
-                    decode(np.resize(sample.z[0], (size, sample.z.shape[2])))
-                    for decode, sample in zip(decoders, drawn, strict=True)
+                    decode(np.resize(z, (size, z.shape[1])))
+                    for decode, z in zip(decoders, latents, strict=True)
                 ]
+                for pictures in made:
+                    _check_picture(pictures)
                 for index in range(max(block, request.first), min(block + size, end)):
                     place = index - request.first
                     target = np.empty_like(self._img) if into is None else into[place]
@@ -179,7 +184,34 @@ def _statistics(drawn: list[kernels.GmmSample], i: int) -> tuple[int | None, flo
     """The primitive of the largest region, and the joint log density of all regions."""
     if not drawn:
         return None, None
-    return int(drawn[0].primitive[0, i]), float(sum(one.log_prob[0, i] for one in drawn))
+    found = [one.log_prob for one in drawn if one.log_prob is not None]  # it was asked for
+    return int(drawn[0].primitive[0, i]), float(sum(log_prob[0, i] for log_prob in found))
+
+
+def check_values(values: dict[str, Float]) -> None:
+    """Refuses what no encoder gives, before anything is made of it.
+
+    Raises:
+        EngineError: A value is NaN or infinite, or the weights of the mixture are no logarithms.
+    """
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise EngineError(
+                f"the engine's encoder gave values of {name} that are not finite; export it again"
+            )
+    if abs(largest := values["log_alpha"].max()) > _LOG_ALPHA:
+        raise EngineError(
+            f"the engine's encoder gave {largest:g} as largest log_alpha; export it again"
+        )
+
+
+def _check_picture(pictures: Float) -> None:
+    """Refuses NaN, infinity and numbers that no colour has: they would be pixels of any kind."""
+    if not (pictures.min() >= -_PICTURE and pictures.max() <= _PICTURE):
+        raise EngineError(
+            "the engine's decoder gave values that are not finite or not in [-1, 1]; "
+            "export it again, or lower the temperature if it is far above 1"
+        )
 
 
 def check_size(shape: tuple[int, ...], k: int) -> None:

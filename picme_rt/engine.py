@@ -3,18 +3,30 @@
 import dataclasses
 import hashlib
 import json
-from pathlib import Path, PurePosixPath
-from typing import Any
+import math
+import os
+import re
+import reprlib
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
 
 from picme_rt import tensors
-from picme_rt.errors import EngineError
+from picme_rt.errors import EngineError, one_line
 from picme_rt.framing import Framing
 
 FORMAT = 1
 MANIFEST = "engine.json"
 _MANIFEST_BYTES = 1 << 20
-_FILE_BYTES = 1 << 32
+_MANIFEST_DEPTH = 32
+_FILE_BYTES = 1 << 29
 _LIMITS = {"size": (16, 4096), "primitives": (1, 4096), "latent": (1, 1 << 20)}
+_FEATURES, _VARIANTS, _FILES, _NAME = 64, 16, 64, 255
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", re.ASCII)
+_PRECISION = re.compile(r"[a-z0-9_]{1,32}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# a pipe does not wait for its writer, a link is not followed; Windows has neither flag
+_OPEN = os.O_RDONLY | sum(getattr(os, f, 0) for f in ("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +90,7 @@ class Engine:
             EngineError: The file is missing, of another length, or changed since it was exported.
         """
         path, expected = self.path / name, self.files[name]
-        if path.is_symlink() or not path.is_file():
-            raise EngineError(f"engine {self.path} lacks the file {name}; export it again")
-        if (got := path.stat().st_size) != expected.bytes:
-            raise EngineError(
-                f"{path} must have {expected.bytes} bytes, got {got}; export it again"
-            )
-        content = path.read_bytes()
+        content = _read(self.path, name, expected.bytes, expected.bytes)
         if hashlib.sha256(content).hexdigest() != expected.sha256:
             raise EngineError(f"{path} was changed: its sha256 is not the one in {MANIFEST}")
         return content
@@ -123,79 +129,182 @@ def load(path: Path) -> Engine:
         EngineError: The directory or its manifest is missing, damaged, newer or foreign.
     """
     content = _manifest(path)
-    if content.get("format") != FORMAT:
+    if content.get("format") != FORMAT or type(content["format"]) is not int:
         raise EngineError(
-            f"{path} has engine format {content.get('format')!r}, this picme_rt reads {FORMAT}; "
-            "update picme_rt, or export the checkpoint again"
+            f"{path} has engine format {_short(content.get('format'))}, "
+            f"this picme_rt reads {FORMAT}; update picme_rt, or export the checkpoint again"
         )
     if content.get("kind") != "picme":
-        raise EngineError(f"{path} has kind {content.get('kind')!r}, this picme_rt runs 'picme'")
+        got = _short(content.get("kind"))
+        raise EngineError(f"{path} has kind {got}, this picme_rt runs 'picme'")
     try:
         engine = _parse(path, content)
     except (KeyError, TypeError, AttributeError) as exc:
-        raise EngineError(f"{path / MANIFEST} lacks or garbles an entry: {exc!r}") from exc
+        raise EngineError(
+            f"{path / MANIFEST} lacks or garbles an entry: {type(exc).__name__}: {one_line(exc)}"
+        ) from exc
     if content.get("tensors") != json.loads(manifest(engine))["tensors"]:
         raise EngineError(f"{path / MANIFEST} names other tensors than its sizes give")
     return engine
 
 
+def _read(root: Path, name: str, least: int, most: int) -> bytes:
+    """A plain file of an engine, of least to most bytes; links, pipes and devices are not read."""
+    path = root / name
+    try:
+        inside = (path, *path.parents[: name.count("/")])
+        handle = -1 if any(p.is_symlink() for p in inside) else os.open(path, _OPEN)
+    except (OSError, ValueError) as exc:  # ValueError: the path holds what no path can
+        why = exc.strerror if isinstance(exc, OSError) else "no path has such characters"
+        raise EngineError(f"engine {root} lacks the file {name}: {why}; export it again") from exc
+    if handle < 0:
+        raise EngineError(f"engine {root} lacks the file {name}: a link in it is not followed")
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise EngineError(f"engine {root} lacks the file {name}: there is no plain file")
+    with open(handle, "rb") as file:
+        if not least <= status.st_size <= most:
+            expected = most if least == most else f"up to {most}"
+            raise EngineError(
+                f"{path} must have {expected} bytes, got {status.st_size}; export it again"
+            )
+        try:
+            content = file.read(status.st_size + 1)  # the one more: it may grow meanwhile
+        except OSError as exc:
+            raise EngineError(f"{path} cannot be read: {exc.strerror}") from exc
+    if len(content) != status.st_size:
+        raise EngineError(f"{path} was changed while it was read; try again")
+    return content
+
+
 def _manifest(path: Path) -> dict[str, Any]:
     place = path / MANIFEST
-    if not place.is_file():
+    try:
+        here = os.path.lexists(place)
+    except ValueError:  # the path holds what no path can
+        here = False
+    if not here:
         raise EngineError(
             f"{path} is not an engine: it has no {MANIFEST}; `picme export` makes one, "
             "the repository ships some in engines/"
         )
-    if place.stat().st_size > _MANIFEST_BYTES:
-        raise EngineError(f"{place} is longer than {_MANIFEST_BYTES} bytes: not a manifest of ours")
     try:
-        content = json.loads(place.read_bytes())
+        content = json.loads(
+            _read(path, MANIFEST, 0, _MANIFEST_BYTES),
+            object_pairs_hook=_object,
+            parse_float=_finite,
+            parse_constant=_no_number,
+        )
+        level = [content]
+        for _ in range(_MANIFEST_DEPTH):
+            level = [
+                value
+                for one in level
+                if isinstance(one, (dict, list))
+                for value in (one.values() if isinstance(one, dict) else one)
+            ]
+        if level:
+            raise ValueError(f"entries lie in each other more than {_MANIFEST_DEPTH} deep")
+        json.dumps(content, ensure_ascii=False).encode()  # half a character is no text
+    except EngineError:
+        raise
     except (ValueError, RecursionError) as exc:
-        raise EngineError(f"{place} is damaged: {exc}") from exc
+        raise EngineError(f"{place} is damaged: {one_line(exc)}") from exc
     if not isinstance(content, dict):
         raise EngineError(f"{place} must hold one JSON object, got {type(content).__name__}")
     return content
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an entry is given twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        _no_number(text)
+    return number
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{_short(text)} is no finite number")
+
+
+def _short(value: object) -> str:
+    """What an entry holds, in one line of bounded length."""
+    return reprlib.repr(value)
 
 
 def _parse(path: Path, content: dict[str, Any]) -> Engine:
     for key, (low, high) in _LIMITS.items():
         value = content[key]
         if type(value) is not int or not low <= value <= high:
-            raise EngineError(f"{key} of {path} must be in {low}..{high}, got {value!r}")
-    if content["framing"] not in ("aligned", "free"):
-        raise EngineError(f"framing of {path} must be aligned or free, got {content['framing']!r}")
-    if type(content["z_m"]) is not bool:
-        raise EngineError(f"z_m of {path} must be true or false, got {content['z_m']!r}")
-    if type(content["provenance"]) is not dict:
-        raise EngineError(f"provenance of {path} must be an object of entries")
-    features = [tuple(shape) for shape in content["features"]]
-    for shape in features:
-        if len(shape) != 3 or not all(type(n) is int and 1 <= n <= 4096 for n in shape):
-            raise EngineError(f"features of {path} must be [C, h, w] of 1..4096, got {shape}")
-    files = {name: File(str(f["sha256"]), f["bytes"]) for name, f in content["files"].items()}
-    for name, file in files.items():
-        parts = PurePosixPath(name).parts
-        if name.startswith("/") or not parts or ".." in parts or "\\" in name or ":" in name:
-            raise EngineError(f"{path} names the file {name!r}, which is not inside the engine")
-        if type(file.bytes) is not int or not 0 < file.bytes <= _FILE_BYTES:
-            raise EngineError(f"{path} gives {name} a length of {file.bytes!r} bytes")
-    variants: dict[str, dict[str, str]] = {}
-    for precision, roles in content["variants"].items():
-        if set(roles) != {"encoder", "decoder"} or not set(roles.values()) <= set(files):
-            raise EngineError(f"variant {precision} of {path} needs an encoder and a decoder file")
-        variants[str(precision)] = dict(roles)
-    if not variants:
-        raise EngineError(f"{path} has no variant; export it again")
+            raise EngineError(f"{key} of {path} must be in {low}..{high}, got {_short(value)}")
+    for key, expected, right in (
+        ("framing", "aligned or free", content["framing"] in ("aligned", "free")),
+        ("z_m", "true or false", type(content["z_m"]) is bool),
+        ("provenance", "an object of entries", type(content["provenance"]) is dict),
+        ("name", f"a text of up to {_NAME} characters", _is_name(content["name"])),
+    ):
+        if not right:
+            raise EngineError(f"{key} of {path} must be {expected}, got {_short(content[key])}")
     return Engine(
         path=path,
-        name=str(content["name"]),
+        name=content["name"],
         framing=content["framing"],
         size=content["size"],
         primitives=content["primitives"],
         latent=content["latent"],
-        features=features,
+        features=_features(path, content["features"]),
         z_m=content["z_m"],
-        variants=variants,
-        files=files,
+        variants=_variants(path, content["variants"], content["files"]),
+        files=_files(path, content["files"]),
         provenance=content["provenance"],
     )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _NAME and value.isprintable()
+
+
+def _features(path: Path, entries: list[Any]) -> list[tuple[int, ...]]:
+    if type(entries) is not list or len(entries) > _FEATURES:
+        raise EngineError(f"features of {path} must be up to {_FEATURES}, got {_short(entries)}")
+    for shape in entries:
+        right = type(shape) is list and len(shape) == 3
+        if not right or not all(type(n) is int and 1 <= n <= 4096 for n in shape):
+            raise EngineError(
+                f"features of {path} must be [C, h, w] of 1..4096, got {_short(shape)}"
+            )
+    return [tuple(shape) for shape in entries]
+
+
+def _files(path: Path, entries: dict[str, Any]) -> dict[str, File]:
+    if len(entries) > _FILES:
+        raise EngineError(f"files of {path} must be up to {_FILES}, got {len(entries)}")
+    for name, file in entries.items():
+        if len(name) > _NAME or not _FILE_NAME.fullmatch(name):
+            raise EngineError(
+                f"{path} names the file {_short(name)}, which is not inside the engine"
+            )
+        if type(file["bytes"]) is not int or not 0 < file["bytes"] <= _FILE_BYTES:
+            raise EngineError(f"{path} gives {name} a length of {_short(file['bytes'])} bytes")
+        if type(file["sha256"]) is not str or not _SHA256.fullmatch(file["sha256"]):
+            raise EngineError(f"{path} gives {name} the sha256 {_short(file['sha256'])}")
+    return {name: File(file["sha256"], file["bytes"]) for name, file in entries.items()}
+
+
+def _variants(
+    path: Path, entries: dict[str, Any], files: dict[str, Any]
+) -> dict[str, dict[str, str]]:
+    if not 1 <= len(entries) <= _VARIANTS:
+        raise EngineError(f"{path} must have 1 to {_VARIANTS} variants, got {len(entries)}")
+    for precision, roles in entries.items():
+        if not _PRECISION.fullmatch(precision):
+            raise EngineError(f"{path} has a variant {_short(precision)}; export it again")
+        if set(roles) != {"encoder", "decoder"} or not set(roles.values()) <= set(files):
+            raise EngineError(f"variant {precision} of {path} needs an encoder and a decoder file")
+    return {precision: dict(roles) for precision, roles in entries.items()}

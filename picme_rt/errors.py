@@ -31,3 +31,8 @@ class UnavailableError(PicmeError, RuntimeError):
 
 class MissingPackageError(PicmeError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
+
+
+def one_line(exc: Exception) -> str:
+    """What another package's error says, in one line of bounded length."""
+    return " ".join(str(exc).split())[:300]

@@ -1,50 +1,156 @@
 """Pictures on disk: read and written with Pillow."""
 
+import io
+import warnings
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import ImageCms, ImageOps
 
 from picme_rt import atomic
 from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image, read_image
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""Of the files that a folder of pictures is searched for, in any case."""
+
 MASK_THRESHOLD = 127
 """A grey value of a mask file over this is hole: files are often antialiased or JPEG."""
 
-
-def _open(path: Path) -> Pillow.Image:
-    try:
-        with Pillow.open(path) as opened:
-            return ImageOps.exif_transpose(opened)
-    except FileNotFoundError as exc:
-        raise InputError(f"there is no picture {path}") from exc
-    except (UnidentifiedImageError, OSError, SyntaxError) as exc:
-        raise InputError(f"{path} is no picture that can be read: {exc}") from exc
-    except Pillow.DecompressionBombError as exc:
-        raise InputError(f"{path} is too large: {exc}") from exc
+_WRITING: dict[str, tuple[str, dict[str, Any]]] = {
+    "png": ("PNG", {}),
+    "jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    "webp": ("WEBP", {"lossless": True}),
+}
+FORMATS = tuple(_WRITING)
+"""Of the files that are written; all but jpg keep every pixel."""
+_WEBP_SIDE = 16_383
 
 
-def read_picture(path: Path) -> Image:
-    """A picture file as (H, W, 3) uint8 RGB, turned upright as its EXIF entry says.
+class Photograph(NamedTuple):
+    """A picture file: what is seen, and what its file said besides.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, upright.
+        exif: EXIF entries as a file holds them, without the orientation and without a thumbnail,
+            which would show what the hole hides; None if there are none.
+        icc_profile: What the values of `pixels` mean; None for sRGB.
+    """
+
+    pixels: Image
+    exif: bytes | None
+    icc_profile: bytes | None
+
+
+def read_photograph(path: Path) -> Photograph:
+    """A picture file, turned upright as its EXIF entry says.
+
+    Grey and palettes become RGB, CMYK becomes sRGB by its profile if it has one, alpha is dropped;
+    of a file with several pictures the first is read.
 
     Raises:
         InputError: The file is missing, damaged or has more than 8 bits a channel.
     """
-    return read_image(_open(path))
+    opened = _open(path)
+    profile = opened.info.get("icc_profile")
+    if opened.mode == "CMYK" and profile:
+        opened, profile = _to_srgb(path, opened, profile), None
+    exif = opened.getexif()
+    pixels = read_image(opened)
+    # a profile of grey or CMYK values says nothing about the RGB that is made of them
+    kept = profile if opened.mode in ("RGB", "RGBA", "P") else None
+    return Photograph(pixels, exif.tobytes() if exif else None, kept or None)
+
+
+def read_picture(path: Path) -> Image:
+    """The `pixels` of `read_photograph`."""
+    return read_photograph(path).pixels
 
 
 def read_mask(path: Path) -> Hole:
     """A mask file as (H, W) bool: True, the hole, where its grey value is over `MASK_THRESHOLD`.
 
     Raises:
-        InputError: The file is missing or damaged.
+        InputError: The file is missing, damaged, has more than 8 bits, or transparent pixels.
     """
-    return np.asarray(_open(path).convert("L")) > MASK_THRESHOLD
+    opened = _open(path)
+    if opened.has_transparency_data and _alpha(opened).getextrema() != (255, 255):
+        raise InputError(
+            f"mask must be opaque, got transparent pixels in {path}; paint the hole white, "
+            "everything else black, and save it without alpha"
+        )
+    return np.asarray(opened.convert("L")) > MASK_THRESHOLD
 
 
-def write_picture(path: Path, pixels: Image) -> None:
-    """Writes (H, W, 3) uint8 as PNG; the file appears whole or not at all."""
+def write_picture(path: Path, photograph: Photograph) -> None:
+    """Writes a picture in the format of the suffix; the file appears whole or not at all.
+
+    Args:
+        path: Ends with one of `FORMATS`.
+        photograph: The picture; its EXIF entries and profile are written too.
+
+    Raises:
+        InputError: The format cannot hold the picture.
+        OSError: The file cannot be written.
+    """
+    if path.suffix == ".webp" and max(photograph.pixels.shape) > _WEBP_SIDE:
+        raise InputError(
+            f"a webp must have sides of at most {_WEBP_SIDE} pixels, got "
+            f"{photograph.pixels.shape[:2]} for {path}; choose png"
+        )
+    kind, options = _WRITING[path.suffix[1:]]
+    kept = {"exif": photograph.exif, "icc_profile": photograph.icc_profile}
+    options = options | {name: value for name, value in kept.items() if value}
     with atomic.file(path) as fresh:
-        Pillow.fromarray(pixels).save(fresh, "PNG")
+        try:
+            Pillow.fromarray(photograph.pixels).save(fresh, kind, **options)
+        except ValueError as exc:  # EXIF entries or a profile that are too long for JPEG
+            raise InputError(f"{path} cannot be written: {exc}; choose png") from exc
+
+
+def _open(path: Path) -> Pillow.Image:
+    """The picture, read to its end and upright, in the mode of its file."""
+    if not path.exists():
+        raise InputError(f"there is no picture {path}")
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path} is no picture that can be read: it is no file")
+    try:
+        with warnings.catch_warnings():
+            # below the size that Pillow refuses it warns, which is of no use to who gave the file
+            warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+            with Pillow.open(path) as opened:
+                deep = any(_is_deep(tile.codec_name, tile.args) for tile in opened.tile)
+                upright = ImageOps.exif_transpose(opened)
+    except Exception as exc:  # of damaged bytes Pillow's decoders raise errors of any kind
+        raise InputError(f"{path} is no picture that can be read: {exc or repr(exc)}") from exc
+    if deep or upright.mode.startswith(("I", "F")):
+        raise InputError(
+            f"{path} must have 8 bits a channel, got more (mode {upright.mode}); convert it, for "
+            "instance with ImageMagick's -depth 8"
+        )
+    return upright
+
+
+def _alpha(opened: Pillow.Image) -> Pillow.Image:
+    return opened.convert("RGBA").getchannel("A")
+
+
+def _is_deep(codec: str, arguments: object) -> bool:
+    """Whether a decoder is about to drop the lower half of 16 bits, which the mode hides."""
+    mode, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
+    return ";16" in str(mode) or (codec.startswith("ppm") and rest[-1] > 255)
+
+
+def _to_srgb(path: Path, cmyk: Pillow.Image, profile: bytes) -> Pillow.Image:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb = ImageCms.createProfile("sRGB")
+        found = ImageCms.profileToProfile(cmyk, source, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError) as exc:
+        raise InputError(
+            f"{path} has a colour profile that cannot be read: {exc}; convert it to RGB"
+        ) from exc
+    assert found is not None  # with inPlace=False
+    return found

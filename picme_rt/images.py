@@ -13,6 +13,9 @@ Hole = NDArray[np.bool_]
 """(H, W), True in the hole."""
 Float = NDArray[np.float32]
 
+MAX_SIDE = 65_535
+"""Longest side of a picture in pixels, JPEG's own limit: beyond it resizing tables get absurd."""
+
 
 class PilImage(Protocol):
     """The part of a PIL image that is used here, so that PIL need not be imported."""
@@ -41,7 +44,8 @@ def read_image(img: ImageLike) -> Image:
         img: (H, W, 3) uint8, or a PIL image, which is converted to RGB (alpha is dropped).
 
     Raises:
-        InputError: Another shape or dtype; a PIL image of more than 8 bits.
+        InputError: Another shape or dtype; a PIL image of more than 8 bits, or one that cannot be
+            read to its end.
     """
     if _is_pil(img):
         if img.mode.startswith(("I", "F")):
@@ -49,7 +53,7 @@ def read_image(img: ImageLike) -> Image:
                 f"img must have 8 bits a channel, got a PIL image of mode {img.mode}; scale it to "
                 "0..255 and convert it to RGB"
             )
-        img = img if img.mode == "RGB" else img.convert("RGB")
+        img = img if img.mode == "RGB" else _converted(img)
     array = _array("img", img)
     if array.dtype != np.uint8:
         raise InputError(
@@ -60,6 +64,10 @@ def read_image(img: ImageLike) -> Image:
         raise InputError(
             f"img must be (H, W, 3) RGB, got shape {array.shape}; stack a grey picture three "
             "times, drop an alpha channel"
+        )
+    if max(array.shape) > MAX_SIDE:
+        raise InputError(
+            f"img must have sides of at most {MAX_SIDE} pixels, got shape {array.shape}; cut it"
         )
     return np.ascontiguousarray(array)
 
@@ -94,13 +102,27 @@ def read_mask(mask: ImageLike, shape: tuple[int, int]) -> Hole:
     return np.ascontiguousarray(array != 0)
 
 
+def _converted(img: PilImage) -> PilImage:
+    try:
+        converted: PilImage = img.convert("RGB")
+    except (OSError, ValueError) as exc:  # its file is cut short, it was closed, mode LAB
+        raise InputError(f"img cannot be converted to RGB: {exc}") from exc
+    return converted
+
+
 def _array(name: str, value: object) -> NDArray[np.generic]:
     try:
         array = np.asarray(value)
-    except (ValueError, TypeError) as exc:
-        raise InputError(f"{name} must be an array or a PIL image, got {type(value)}") from exc
-    if array.dtype == object:
-        raise InputError(f"{name} must be an array or a PIL image, got {type(value).__name__}")
+    except Exception as exc:  # what another library's object raises when it is asked for its values
+        raise InputError(
+            f"{name} must be an array or a PIL image that can be read, "
+            f"got {type(value).__name__}: {exc}"
+        ) from exc
+    if array.dtype == object or isinstance(value, (str, bytes)):
+        raise InputError(
+            f"{name} must be an array or a PIL image, got {type(value).__name__}; open a file "
+            "first, for instance with PIL.Image.open"
+        )
     return array
 
 

@@ -14,8 +14,9 @@ F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
+Latents = F32 | npt.NDArray[np.float16] | npt.NDArray[np.uint16]
 
-PLACE = 0  # counter word 0: which latent vector of the network; there is one so far
+PLACE = 0  # counter word 0 of the latent vector; `normal` takes others for noise maps
 
 _LOW = np.uint64(0xFFFFFFFF)
 _WORD = np.uint64(32)
@@ -160,13 +161,12 @@ def sample_gmm_ref(
     mode: str,
     primitive: int | None,
     temperature: float,
-) -> tuple[F32, I32, F32]:
+    dtype: str = "float32",
+    log_prob: bool = True,
+) -> tuple[Latents, I32, F32 | None]:
     """`picme_rt.kernels.sample_gmm` on checked arguments; returns z, primitive and log_prob."""
     batch, _, dim = mu.shape
     index = np.uint64(first) + np.arange(k, dtype=np.uint64)
-    key = (seeds & _LOW)[:, None], (seeds >> _WORD)[:, None]
-    zero = np.zeros(1, np.uint64)
-    place = np.full(1, PLACE, np.uint64)
 
     if mode == "mean":
         chosen = np.broadcast_to(log_alpha.argmax(axis=1)[:, None], (batch, k))
@@ -175,19 +175,41 @@ def sample_gmm_ref(
     elif primitive is not None:
         chosen = np.full((batch, k), primitive)
     else:
+        zero, place = np.zeros(1, np.uint64), np.full(1, PLACE, np.uint64)
+        key = (seeds & _LOW)[:, None], (seeds >> _WORD)[:, None]
         draw = philox4x32_10((place, zero, index, zero), key)[..., 0]
         chosen = _choose(log_alpha, uniform(draw))
 
     row = np.arange(batch)[:, None]
     z = mu[row, chosen]
     if mode != "mean":
-        quad = np.arange((dim + 3) // 4, dtype=np.uint64)
-        counter = (place, quad + np.uint64(1), index[:, None], zero)
-        eps = normals(philox4x32_10(counter, (key[0][..., None], key[1][..., None])))
-        eps = eps.reshape(batch, k, 4 * quad.size)[..., :dim]
+        eps = normal_ref(seeds, dim, k=k, first=first, place=PLACE)
         with np.errstate(over="ignore"):
             z = z + (np.float32(temperature) * exp_poly(log_sigma[row, chosen])) * eps
-    return z, chosen.astype(np.int32), _log_prob(z, log_alpha, mu, log_sigma)
+    density = _log_prob(z, log_alpha, mu, log_sigma) if log_prob else None
+    return _rounded(z, dtype), chosen.astype(np.int32), density
+
+
+def normal_ref(seeds: U64, size: int, *, k: int, first: int, place: int) -> F32:
+    """`picme_rt.kernels.normal` on checked arguments, each map flat: (B, k, size)."""
+    index = (np.uint64(first) + np.arange(k, dtype=np.uint64))[:, None]
+    quad = np.arange((size + 3) // 4, dtype=np.uint64)
+    counter = np.full(1, place, np.uint64), quad + np.uint64(1), index, np.zeros(1, np.uint64)
+    key = (seeds & _LOW)[:, None, None], (seeds >> _WORD)[:, None, None]
+    eps = normals(philox4x32_10(counter, key))
+    return eps.reshape(seeds.size, k, 4 * quad.size)[..., :size]
+
+
+def _rounded(z: F32, dtype: str) -> Latents:
+    """To nearest, ties to even; bfloat16 as its bits, for NumPy has no such type. z is no NaN."""
+    if dtype == "float32":
+        return z
+    if dtype == "float16":
+        with np.errstate(over="ignore"):
+            return z.astype(np.float16)
+    bits = z.view(np.uint32)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    return ((bits + (np.uint32(0x7FFF) + odd)) >> np.uint32(16)).astype(np.uint16)
 
 
 def _horner(coefficients: tuple[np.float32, ...], x: F32) -> F32:

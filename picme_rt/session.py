@@ -14,7 +14,7 @@ import numpy as np
 
 from picme_rt import backends, composite, framing, images, kernels
 from picme_rt import engine as engines
-from picme_rt.encoded import Completion, Completions, Encoded, Part, check_size
+from picme_rt.encoded import Completion, Completions, Encoded, Part, check_size, check_values
 from picme_rt.errors import ClosedError, InputError
 from picme_rt.images import ImageLike
 from picme_rt.kernels import Mode
@@ -190,6 +190,13 @@ class Session:
         Raises:
             InputError: As in `complete`, or the lengths differ.
         """
+        self._loaded()  # a closed session says so for an empty batch too
+        for name, value in (("imgs", imgs), ("masks", masks)):
+            if not isinstance(value, (Sequence, np.ndarray)):
+                raise InputError(
+                    f"{name} must be a list of pictures, got {type(value).__name__}; for one "
+                    "picture use session.complete"
+                )
         seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed] * len(imgs)
         if not len(imgs) == len(masks) == len(seeds):
             raise InputError(
@@ -219,6 +226,7 @@ class Session:
         for region in framing.regions(hole, self._engine.size, self._engine.framing):
             fitted = composite.fit(pixels, hole, region, self._engine.size)
             values = backend.encode(fitted.image[None], fitted.hole[None])
+            check_values(values)
             values["hole"] = fitted.hole[None]
             parts.append(Part(values, composite.canvas(fitted, hole, region)))
         return Encoded(self._loaded, self._engine.primitives, pixels.copy(), parts)
@@ -234,6 +242,7 @@ class Session:
         return backend
 
     def __enter__(self) -> Self:
+        self._loaded()
         return self
 
     def __exit__(

@@ -136,11 +136,15 @@ ERRORS = {
     "no mask": (["cat.png", "none.png"], "there is no picture none.png"),
     "picture is text": (["text.png", "mask.png"], "text.png is no picture"),
     "picture is cut": (["cut.png", "mask.png"], "cut.png is no picture"),
-    "picture is a folder": ([".", "mask.png"], "is no picture"),
+    "folder without a picture": (["none", "mask.png", "-o", "."], "no picture"),
+    "mask is a folder without it": (["cat.png", ".."], "one mask named cat"),
+    "out is the folder itself": ([".", "mask.png", "-o", "."], "must be another folder"),
     "picture of 16 bits": (["deep.png", "mask.png"], "8 bits a channel"),
     "mask of another size": (["cat.png", "small.png"], "mask must have the height and width"),
     "k is 0": (["cat.png", "mask.png", "-k", "0"], "k must be an integer from 1 to"),
-    "k is absurd": (["cat.png", "mask.png", "-k", str(10**12)], "GiB"),
+    "k is too large": (["cat.png", "mask.png", "-k", "10001"], "k must be at most 10000"),
+    "k is absurd": (["cat.png", "mask.png", "-k", str(10**12)], "k must be an integer from 1 to"),
+    "one picture resumed": (["cat.png", "mask.png", "--resume"], "--resume goes on with a folder"),
     "seed": (["cat.png", "mask.png", "--seed", "-1"], "seed must be"),
     "primitive": (["cat.png", "mask.png", "--primitive", "6"], "primitive must be"),
     "temperature": (["cat.png", "mask.png", "--temperature", "nan"], "temperature must be"),
@@ -250,18 +254,78 @@ def test_help_of_every_verb_names_its_defaults(capsys):
         assert "default" in capsys.readouterr().out
 
 
-def test_help_loads_no_framework():
+@pytest.mark.parametrize("verb", [None, *cli.VERBS])
+def test_help_loads_no_framework(verb):
+    """So that every help is there at once: what takes seconds to import is imported by `run`."""
     code = (
         "import sys\n"
         "from picme_rt import cli\n"
-        "try:\n    cli.main(['--help'])\n"
+        "try:\n    cli.main(sys.argv[1:])\n"
         "except SystemExit as end:\n    assert end.code == 0\n"
         "print(*sorted({m.split('.')[0] for m in sys.modules}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert all(verb in done.stdout for verb in cli.VERBS)
+    asked = ["--help"] if verb is None else [verb, "--help"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *asked], capture_output=True, text=True, check=True
+    )
+    if verb is None:
+        assert all(name in done.stdout for name in cli.VERBS)
     loaded = set(done.stdout.splitlines()[-1].split())
-    assert not loaded & {"torch", "onnxruntime", "onnx", "PIL", "skimage", "picme_training"}
+    heavy = {"torch", "onnxruntime", "onnx", "skimage", "scipy", "tensorboard", "matplotlib"}
+    assert not loaded & (heavy if verb else {*heavy, "PIL", "picme_training"})
+
+
+def failing(name):
+    def run(arguments):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    return run
+
+
+def test_a_package_that_is_missing_when_a_verb_runs_names_the_extra(monkeypatch, capsys):
+    monkeypatch.setattr(complete, "run", failing("abacus"))
+    assert picme("complete", "a", "b", "-o", "o") == 1
+    one_line(capsys, "needs abacus, which is not installed; pip install 'picme_rt[cpu]'")
+
+
+def test_a_module_of_ours_that_is_missing_is_a_bug_and_not_hidden(monkeypatch):
+    monkeypatch.setattr(complete, "run", failing("picme_rt.nothing"))
+    with pytest.raises(ModuleNotFoundError):
+        picme("complete", "a", "b", "-o", "o")
+
+
+def test_a_shell_completes_verbs_and_flags(capsys, tmp_path):
+    assert picme("completion", "bash") == 0
+    script = tmp_path / "picme.bash"
+    script.write_text(capsys.readouterr().out)
+
+    def completed(*words):
+        line = " ".join(words)
+        code = (
+            f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; "
+            f'COMP_LINE="{line}"; _shtab_picme; echo "${{COMPREPLY[@]}}"'
+        )
+        done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert completed("picme", "comp") == ["complete", "completion"]
+    assert completed("picme", "complete", "--mo") == ["--mode"]
+    assert completed("picme", "complete", "--mode", "per") == ["per_primitive"]
+    assert completed("picme", "train", "--res") == ["--resume"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_every_verb(capsys, shell):
+    assert picme("completion", shell) == 0
+    out = capsys.readouterr().out
+    assert all(verb in out for verb in cli.VERBS)
+
+
+def test_demo_says_where_the_results_lie_as_json(tmp_path, engine, capsys):
+    assert picme("demo", "-o", tmp_path / "d", "-k", 2, "--engine", engine, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert read(report["sheet"]).ndim == 3
+    assert [read(path).shape for path in report["results"]] == [(300, 451, 3)] * 2
 
 
 def test_the_installed_command_completes_a_picture(disk, engine, session, tmp_path):

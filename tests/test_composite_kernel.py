@@ -21,16 +21,16 @@ SPECIFICATION = pathlib.Path(__file__).parents[1] / "docs" / "compositing.md"
 TYPES = ("float32", "float16", "bfloat16")
 
 
-def isas():
+def every_lanes():
     from picme_rt import _kernels
 
-    return _kernels.composite_isas
+    return _kernels.lanes()
 
 
-def native(pictures, originals, canvases, out, *, threads=1, isa="auto"):
+def native(pictures, originals, canvases, out, *, threads=1, lanes=""):
     from picme_rt import _kernels
 
-    _kernels.composite(pictures, originals, canvases, out, threads=threads, isa=isa)
+    _kernels.composite(pictures, originals, canvases, out, threads=threads, lanes=lanes)
     return out
 
 
@@ -129,7 +129,7 @@ def test_native_equals_the_reference_to_the_bit(drawn, data):
         canvases,
         out,
         threads=data.draw(st.integers(1, 3)),
-        isa=data.draw(st.sampled_from(isas())),
+        lanes=data.draw(st.sampled_from(every_lanes())),
     )
     assert (out == want).all()
     hole = np.zeros(originals.shape[1:3], bool)
@@ -151,12 +151,12 @@ def test_every_instruction_set_and_thread_count_gives_the_same_bytes(shape, size
     pictures, originals, canvases = scene(shape, size, hole=hole)
     pictures = as_type(pictures, name)
     want = kernels.composite(pictures, originals, canvases, impl="ref")
-    assert "baseline" in isas()
-    for isa in isas():
+    assert "scalar" in every_lanes()
+    for lanes in every_lanes():
         for threads in (1, 2, 5):
             out = np.full_like(want, 7)
-            native(pictures, originals, canvases, out, threads=threads, isa=isa)
-            assert (out == want).all(), (isa, threads)
+            native(pictures, originals, canvases, out, threads=threads, lanes=lanes)
+            assert (out == want).all(), (lanes, threads)
 
 
 @pytest.mark.parametrize("photo", ["chelsea", "astronaut", "coffee"])
@@ -197,8 +197,10 @@ def test_any_number_gives_a_defined_byte(value, shape, size):
     for i in range(8):
         pictures[0, i, rng.integers(0, 3), rng.integers(0, size), rng.integers(0, size)] = value
     want = kernels.composite(pictures, originals, canvases, impl="ref")
-    for isa in isas():
-        assert (native(pictures, originals, canvases, np.empty_like(want), isa=isa) == want).all()
+    for lanes in every_lanes():
+        assert (
+            native(pictures, originals, canvases, np.empty_like(want), lanes=lanes) == want
+        ).all()
 
 
 @pytest.mark.parametrize("impl", ["ref", "native"])
@@ -229,8 +231,8 @@ def test_all_half_floats_come_in_exactly():
     for pictures in (every.view(np.float16), every):
         pictures = np.ascontiguousarray(np.broadcast_to(pictures, (1, 1, 3, 256, 256)))
         want = kernels.composite(pictures, originals, canvases, impl="ref")
-        for isa in isas():
-            out = native(pictures, originals, canvases, np.empty_like(want), isa=isa)
+        for lanes in every_lanes():
+            out = native(pictures, originals, canvases, np.empty_like(want), lanes=lanes)
             assert (out == want).all()
 
 

@@ -63,8 +63,8 @@ FAR = [dataclasses.replace(CANVASES[0], box=framing.Box(30, 40, 41, 50))]
             "out must be C-contiguous",
         ),
         ({"out": np.broadcast_to(OUT[:, :1], OUT.shape)}, "out must be C-contiguous and writeable"),
-        ({"threads": 0}, "threads must be an integer of at least 1 or None, got 0"),
-        ({"threads": 1.5}, "threads must be an integer of at least 1 or None, got 1.5"),
+        ({"threads": 0}, "threads must be an integer from 1 to 1024, got 0"),
+        ({"threads": 1.5}, "threads must be an integer from 1 to 1024, got 1.5"),
         ({"impl": "cuda"}, "impl must be one of auto, ref, native, got 'cuda'"),
     ],
 )
@@ -86,10 +86,10 @@ def test_out_must_not_overlap_with_what_is_read():
         kernels.composite(inside, None, canvases, out=out)
 
 
-def native(*arrays, threads=1, isa="auto"):
+def native(*arrays, threads=1, lanes=""):
     from picme_rt import _kernels
 
-    _kernels.composite(*arrays, threads=threads, isa=isa)
+    _kernels.composite(*arrays, threads=threads, lanes=lanes)
 
 
 def test_the_binding_itself_refuses_what_would_reach_outside_of_an_array():
@@ -115,8 +115,8 @@ def test_the_binding_itself_refuses_what_would_reach_outside_of_an_array():
     for change in wrong:
         with pytest.raises(ValueError, match=r"composite: |has another|is not aligned"):
             native(pictures, originals, [dataclasses.replace(canvas, **change)], out)
-    for bad in ({"threads": 0}, {"isa": "sse9"}):
-        with pytest.raises(ValueError, match="composite: "):
+    for bad in ({"threads": -1}, {"lanes": "sse9"}):
+        with pytest.raises(ValueError, match=r"threads must be|no lanes"):
             native(pictures, originals, [canvas], out, **bad)
     for array in (pictures.astype(np.float64), pictures.swapaxes(3, 4), pictures[0]):
         with pytest.raises(ValueError, match="pictures must be"):

@@ -79,6 +79,43 @@ def test_a_truncated_or_garbled_manifest_is_damaged(place, text):
     refused(place, "damaged")
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('"size": NaN', "NaN' is no finite number"),
+        ('"size": -Infinity', "is no finite number"),
+        ('"size": 1e999', "is no finite number"),
+        ('"size": 64, "size": 64', "given twice"),
+        ('"provenance": ' + "[" * 40 + "]" * 40, "more than 32 deep"),
+        ('"provenance": {"a": "\\ud800"}', "surrogates not allowed"),
+        ('"size": ' + "9" * 5000, "damaged"),
+    ],
+)
+def test_json_that_says_what_no_manifest_says_is_damaged(place, text, says):
+    content = (place / "engine.json").read_text().rstrip("}\n") + f", {text}}}"
+    if '"provenance"' in text:
+        content = "{" + text + "}"
+    (place / "engine.json").write_text(content)
+    refused(place, says)
+
+
+def test_an_error_is_one_line_however_long_the_entry_is(place, content):
+    for entry, value in (
+        ("name", "x\n" * 100_000),
+        ("format", [1] * 100_000),
+        ("kind", "y\n" * 100_000),
+        ("features", [[1, 2]] * 10_000),
+        ("files", {"z\n" * 50_000: {}}),
+        ("variants", {"v\n" * 50_000: {}}),
+        ("framing", {"a": {"b": ["c\n" * 100_000]}}),
+    ):
+        rewrite(place, content | {entry: value})
+        with pytest.raises(EngineError) as caught:
+            engines.load(place)
+        assert len(str(caught.value)) < 500
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["[]", "1", "null", '"engine"'])
 def test_a_manifest_is_one_object(place, text):
     (place / "engine.json").write_text(text)
@@ -88,10 +125,10 @@ def test_a_manifest_is_one_object(place, text):
 def test_a_manifest_of_megabytes_is_not_read(place):
     with (place / "engine.json").open("a") as file:
         file.write(" " * (1 << 20))
-    refused(place, "longer than 1048576 bytes")
+    refused(place, r"must have up to 1048576 bytes, got \d+")
 
 
-@pytest.mark.parametrize("number", [0, 2, "1", None])
+@pytest.mark.parametrize("number", [0, 2, "1", None, True, 1.0])
 def test_another_format_says_to_update(place, content, number):
     rewrite(place, content | {"format": number})
     refused(place, f"format {number!r}, this picme_rt reads 1; update picme_rt")
@@ -119,10 +156,14 @@ GARBLED = {
     "latent": [0, 2**20 + 1, [128]],
     "framing": ["fixed", None, [], {}],
     "z_m": [1, None, "true"],
-    "features": [5, [5], [[48, 32]], [[48, 32, 0]], [[48, 32, 1e9]], [[1, 2, "a"]], "abc", [None]],
+    "features": [
+        5, [5], [[1, 1, 1]] * 65, [["a", "b", "c"]], [[48, 32]], [[48, 32, 0]], [[48, 32, 1e9]],
+        [[1, 2, "a"]], "abc", [None],
+    ],
     "variants": [{}, [], None, {"fp32": {}}, {"fp32": ["encoder", "decoder"]}, {"fp32": None}],
     "files": [{}, [], None, {"fp32/encoder.onnx": None}, {"fp32/encoder.onnx": {"bytes": 5}}],
     "provenance": [None, 3, "none", [], ["ab"], [1]],
+    "name": [None, 3, "x" * 256, "a\n", "\x1b[2J"],
 }  # fmt: skip
 
 
@@ -134,7 +175,7 @@ def test_an_absurd_entry_is_refused(place, content, entry, value):
     refused(place, f"{entry} of|lacks or garbles an entry|variant")
 
 
-@pytest.mark.parametrize("length", [0, -1, 2**32 + 1, 10**30, 1.5, "7", True, None])
+@pytest.mark.parametrize("length", [0, -1, 2**29 + 1, 10**30, 1.5, "7", True, None])
 def test_an_absurd_length_of_a_file_is_refused(place, content, length):
     content["files"]["fp32/decoder.onnx"]["bytes"] = length
     rewrite(place, content)
@@ -142,19 +183,31 @@ def test_an_absurd_length_of_a_file_is_refused(place, content, length):
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/etc/passwd", "fp32/../../x", "..", "", "C:x", "\\\\host\\x", "a\\..\\b"]
+    "name",
+    [
+        "../x",
+        "/etc/passwd",
+        "fp32/../../x",
+        "..",
+        "",
+        "C:x",
+        "\\\\host\\x",
+        "a\\..\\b",
+        ".",
+        "./x",
+        "a//b",
+        "a/",
+        "a\n",
+        "a\0",
+        ".hidden",
+        "x" * 256,
+        "é",
+    ],
 )
 def test_a_file_that_leaves_the_directory_is_refused(place, content, name):
     content["files"][name] = dict(content["files"]["fp32/encoder.onnx"])
     rewrite(place, content)
     refused(place, "not inside the engine")
-
-
-def test_a_link_is_not_followed_out_of_the_directory(place, tmp_path):
-    path = place / "fp32" / "encoder.onnx"
-    path.rename(tmp_path / "outside.onnx")
-    path.symlink_to(tmp_path / "outside.onnx")
-    refused(place, r"lacks the file fp32/encoder\.onnx")
 
 
 @pytest.mark.parametrize("role", ["encoder", "decoder"])
@@ -168,25 +221,22 @@ def test_a_variant_needs_both_graphs(place, content, role):
     refused(place, "needs an encoder and a decoder")
 
 
-def test_a_graph_file_that_is_gone_is_named(place):
-    (place / "fp32" / "decoder.onnx").unlink()
-    refused(place, r"lacks the file fp32/decoder\.onnx; export it again")
+@pytest.mark.parametrize("digest", ["", "0" * 63, "g" * 64, "A" * 64, None, 5, ["0" * 64]])
+def test_a_digest_that_is_none_is_refused(place, content, digest):
+    content["files"]["MODEL_CARD.md"] = {"sha256": digest, "bytes": 5}
+    rewrite(place, content)
+    refused(place, r"gives MODEL_CARD\.md the sha256")
 
 
-@pytest.mark.parametrize("role", ["encoder", "decoder"])
-def test_a_truncated_graph_is_named(place, role):
-    path = place / "fp32" / f"{role}.onnx"
-    path.write_bytes(path.read_bytes()[:-1])
-    refused(place, rf"{role}\.onnx must have \d+ bytes, got \d+")
-
-
-@pytest.mark.parametrize("role", ["encoder", "decoder"])
-def test_a_graph_with_one_changed_bit_is_named(place, role):
-    path = place / "fp32" / f"{role}.onnx"
-    changed = bytearray(path.read_bytes())
-    changed[len(changed) // 2] ^= 1
-    path.write_bytes(changed)
-    refused(place, rf"{role}\.onnx was changed.*sha256")
+def test_there_are_only_so_many_files_and_variants(place, content):
+    more = {f"f{i}": content["files"]["fp32/encoder.onnx"] for i in range(64)}
+    rewrite(place, content | {"files": content["files"] | more})
+    refused(place, "files of .* must be up to 64, got 66")
+    variants = {f"v{i}": content["variants"]["fp32"] for i in range(17)}
+    rewrite(place, content | {"variants": variants})
+    refused(place, "must have 1 to 16 variants, got 17")
+    rewrite(place, content | {"variants": {"a b": content["variants"]["fp32"]}})
+    refused(place, "has a variant 'a b'")
 
 
 def test_a_table_of_other_tensors_is_refused(place, content):
@@ -204,4 +254,4 @@ def test_the_changed_sizes_of_a_whole_manifest_do_not_fit_the_graphs(place):
     loaded = engines.load(place)
     other = dataclasses.replace(loaded, primitives=7)
     (place / "engine.json").write_text(engines.manifest(other))
-    refused(place, "outputs of .* must be .*log_alpha")
+    refused(place, "outputs must be .*log_alpha")

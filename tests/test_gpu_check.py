@@ -92,7 +92,51 @@ def test_the_sampler_is_compared_by_hash_and_by_number(measured):
     assert sum(check["name"].startswith("golden hash") for check in found["checks"]) == 4
     if "skipped" not in found["device_program"]:
         counts = [check["differ"] for check in found["checks"] if "of" in check]
-        assert counts == [0] * 14
+        assert counts[:14] == [0] * 14
+        assert not any(counts)
+        names = {check["name"] for check in found["checks"]}
+        assert {"the kernel's golden hash, categorical", "the kernel: P 33, D 131"} <= names
+
+
+def test_what_needs_a_gpu_is_named_as_skipped(measured):
+    done, out = measured
+    found = json.loads(out.read_text())["parts"]["kernels"]
+    assert found["skipped"][-1] == "the module, its graph and its time: no GPU with nvcc"
+    assert "Skipped: the module, its graph" in done.stdout
+    assert found["rows"] == []
+
+
+def test_a_check_that_raises_is_a_failed_check(gpu_check):
+    gpu_check.add_paths()
+    from gpu import module
+
+    def breaks(device):
+        yield {"name": "before", "pass": True}
+        raise RuntimeError(f"{device} is lost")
+
+    before, broken = module.attempted(breaks, "cuda")
+    assert before["pass"]
+    assert broken == {"name": "breaks", "pass": False, "said": "RuntimeError: cuda is lost"}
+
+
+def test_a_build_that_fails_is_told(gpu_check, tmp_path):
+    gpu_check.add_paths()
+    from gpu import module
+
+    told = module.build(tmp_path / "new", str(tmp_path / "no_nvcc"), "90-real")
+    assert not told["pass"]
+    assert "PICME_CUDA=ON, but nvcc found, but it fails" in told["said"].replace("\n", " ")
+
+
+def test_the_times_of_the_launches_are_a_table(gpu_check):
+    gpu_check.add_paths()
+    from gpu import module, timing
+
+    taken = timing.Timing(2.0, 1.0, 3.0, 10)._asdict()
+    row = {"size": [1, 6, 256, 6], "log_prob": True, "bytes": 18_500, "of_copy": 0.25}
+    drawn = module.table([{**row, "launch": taken, "graph": taken, "copy": taken}])
+    said = "| 1, 6, 256, 6 | yes | 0.0185 | 2 (1 to 3) | 2 (1 to 3) | 2 (1 to 3) | 25% |"
+    assert drawn.splitlines()[-1] == said
 
 
 def test_what_was_measured_is_kept_and_the_rest_is_made_up_for(gpu_check, report, capsys):

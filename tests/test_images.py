@@ -1,5 +1,8 @@
 """Pictures and masks as users have them become arrays that can be trusted, or one clear error."""
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -118,6 +121,31 @@ def test_a_mask_with_nan_or_infinity_is_refused(value):
 def test_a_mask_without_a_zero_is_refused(dtype):
     with pytest.raises(InputError, match="bool, integers or floats"):
         images.read_mask(np.zeros((4, 5), dtype), (4, 5))
+
+
+def test_a_name_of_a_file_is_no_picture():
+    for name in ("cat.png", b"cat.png", Path("cat.png")):
+        with pytest.raises(InputError, match=r"open a file first, for instance with PIL"):
+            images.read_image(name)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("RGB", "PNG"), ("L", "PNG"), ("CMYK", "JPEG")])
+def test_a_pil_image_whose_file_is_cut_short_is_refused(mode, suffix):
+    stream = io.BytesIO()
+    Pillow.fromarray(RGB.repeat(40, 0).repeat(40, 1)).convert(mode).save(stream, suffix)
+    content = stream.getvalue()[: len(stream.getvalue()) * 2 // 3]
+    with pytest.raises(InputError, match=r"img .*truncated"):
+        images.read_image(Pillow.open(io.BytesIO(content)))
+    if mode == "L":
+        with pytest.raises(InputError, match=r"mask .*truncated"):
+            images.read_mask(Pillow.open(io.BytesIO(content)), (160, 200))
+
+
+def test_a_side_beyond_jpegs_limit_is_refused_before_any_table_is_made():
+    longest = np.zeros((1, images.MAX_SIDE + 1, 3), np.uint8)
+    with pytest.raises(InputError, match="sides of at most 65535 pixels"):
+        images.read_image(longest)
+    assert images.read_image(longest[:, 1:]).shape == (1, images.MAX_SIDE, 3)
 
 
 @given(st.integers(0, 255))

@@ -53,13 +53,25 @@ BAD_ARRAYS = {
 }
 
 
+@pytest.mark.parametrize("impl", ["ref", "native"])
 @pytest.mark.parametrize("bad", BAD_ARRAYS)
-def test_a_bad_array_is_refused_with_one_clear_error(bad):
+def test_a_bad_array_is_refused_with_one_clear_error(bad, impl):
     name, change, message = BAD_ARRAYS[bad]
     arrays = dict(zip(("log_alpha", "mu", "log_sigma", "seeds"), mixture(), strict=True))
     arrays[name] = change(arrays[name])
     with pytest.raises(InputError, match=message):
-        sample_gmm(**arrays, k=2)
+        sample_gmm(**arrays, k=2, impl=impl)
+
+
+@pytest.mark.parametrize("impl", ["ref", "native"])
+def test_log_weights_are_taken_up_to_80_and_no_further(impl):
+    _, mu, log_sigma, seeds = mixture(1, 2, 3)
+    for sign in (-1, 1):
+        end = np.array([[sign * 80, -100]], np.float32)
+        assert sample_gmm(end, mu, log_sigma, seeds, k=2, impl=impl).primitive.tolist() == [[0, 0]]
+        beyond = np.nextafter(end, np.float32(sign * 200), dtype=np.float32)
+        with pytest.raises(InputError, match=r"in \[-80, 80\], got -?80"):
+            sample_gmm(beyond, mu, log_sigma, seeds, k=2, impl=impl)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +90,9 @@ def test_a_bad_array_is_refused_with_one_clear_error(bad):
         ({"temperature": math.nan}, "temperature must be a finite number .*, got nan"),
         ({"temperature": 1e39}, "temperature must be a finite number"),
         ({"temperature": "1"}, "temperature must be a finite number .*, got '1'"),
+        ({"dtype": "int8"}, "dtype must be one of float32, float16, bfloat16, got 'int8'"),
+        ({"threads": 0}, "threads must be an integer from 1 to 1024, got 0"),
+        ({"threads": 1.5}, r"threads must be an integer .*, got 1\.5"),
         ({"impl": "cuda"}, "impl must be one of auto, ref, native, got 'cuda'"),
     ],
 )
@@ -99,6 +114,15 @@ def test_the_binding_itself_refuses_conversion_and_wrong_shapes():
     for wrong in (mu[:, 1:].copy(), mu[0], mu[..., :0].copy()):
         with pytest.raises(ValueError, match=r"must be \(B, P, D\)|out of range"):
             _kernels.sample_gmm(log_alpha, wrong, log_sigma, seeds, **options)
+    for bad in ({"threads": -1}, {"dtype": "int8"}):
+        with pytest.raises(ValueError, match="must be"):
+            _kernels.sample_gmm(log_alpha, mu, log_sigma, seeds, **options, **bad)
+    room = np.zeros(mu.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(mu.shape)
+    with pytest.raises(ValueError, match="aligned"):
+        _kernels.sample_gmm(log_alpha, room, log_sigma, seeds, **options)
+    for bad in ({"k": 0}, {"first": -1}, {"place": 2**32}, {"size": -1}, {"size": 2**34}):
+        with pytest.raises(ValueError, match=r"must be|out of range"):
+            _kernels.normal(seeds[:0], **{"size": 1, "k": 1, "first": 0, "place": 1, **bad})
     for bad in ({"k": 0}, {"first": 2**32}, {"primitive": 5}, {"mode": "best"}):
         with pytest.raises(ValueError, match=r"must be|out of range"):
             _kernels.sample_gmm(log_alpha, mu, log_sigma, seeds, **{**options, **bad})

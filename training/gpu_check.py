@@ -19,7 +19,7 @@ MODULES = {
     "environment": "gpu.environment",
     "decode": "gpu.decode",
     "training": "gpu.steps",
-    "kernels": "gpu.bits",
+    "kernels": "gpu.kernels",
 }
 FORMAT = 1
 Report = dict[str, Any]

@@ -4,8 +4,6 @@ import argparse
 import json
 from pathlib import Path
 
-from picme_export import export
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
@@ -24,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Exports and prints the largest error against torch of each graph at each batch size."""
+    from picme_export import export  # torch, only now: `--help` stays instant
+
     entries = {name: getattr(arguments, name) for name in ("data", "licence", "commit")}
     errors = export.export(
         arguments.checkpoint,

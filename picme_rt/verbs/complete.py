@@ -1,14 +1,16 @@
-"""`picme complete IMAGE MASK -o OUT`: k results and a sheet."""
+"""`picme complete IMAGE MASK -o OUT`: k results and a sheet, of one picture or of a folder's."""
 
 import argparse
+import dataclasses
 import json
-import time
+import sys
 from pathlib import Path
+from typing import Any
 
-from picme_rt import files, sheet
-from picme_rt.encoded import check_size
+from picme_rt import atomic, files, folder
+from picme_rt.encoded import Request
 from picme_rt.errors import InputError
-from picme_rt.session import Session
+from picme_rt.session import Info, Session
 from picme_rt.verbs import DEFAULT_ENGINE
 
 
@@ -23,10 +25,15 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="the picture, 8 bits a channel")
     parser.add_argument(
-        "mask", type=Path, metavar="MASK", help="of the picture's size; grey over 127 is hole"
-    )
+        "image", type=Path, metavar="IMAGE",
+        help="the picture, 8 bits a channel; or a folder of pictures, without its subfolders",
+    )  # fmt: skip
+    parser.add_argument(
+        "mask", type=Path, metavar="MASK",
+        help="of the picture's size; grey over 127 is hole; or a folder, searched by the "
+        "picture's name",
+    )  # fmt: skip
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("-k", type=int, default=6, help="number of results (default: 6)")
     parser.add_argument("--seed", type=int, default=0, help="0 to 2**64 - 1 (default: 0)")
@@ -42,63 +49,124 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="factor on the spread (default: 1)"
     )
-    parser.add_argument("--force", action="store_true", help="overwrite results that exist")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument(
+        "--format", default="png", choices=files.FORMATS,
+        help="of the results; png and webp (lossless) keep every known pixel, jpg (quality 95) "
+        "does not (default: png)",
+    )  # fmt: skip
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument("--force", action="store_true", help="overwrite results that exist")
+    there.add_argument(
+        "--resume", action="store_true", help="go on with a folder: what is there stays"
+    )
+    parser.add_argument(
+        "--json", action="store_true",
+        help="print the results as JSON; of a folder one line a picture, then a summary",
+    )  # fmt: skip
     add_engine_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Completes one picture and writes OUT/NAME_00.png ... and OUT/NAME_sheet.png."""
-    img, hole = files.read_picture(arguments.image), files.read_mask(arguments.mask)
-    check_size(img.shape, arguments.k)  # before k paths are made
-    name = arguments.image.stem
-    paths = [arguments.out / f"{name}_{i:02d}.png" for i in range(max(arguments.k, 0))]
-    page = arguments.out / f"{name}_sheet.png"
-    if not arguments.force and (there := [p for p in (*paths, page) if p.exists()]):
-        raise InputError(f"{there[0]} exists; pass --force to overwrite, or another --out")
+    """Writes OUT/NAME_00.png ... and OUT/NAME_sheet.png for each picture."""
     with Session(
         arguments.engine,
         device=arguments.device,
         backend=arguments.backend,
         precision=arguments.precision,
     ) as session:
-        began = time.perf_counter()
-        done = session.complete(
-            img,
-            hole,
+        asked = Request(
             k=arguments.k,
             seed=arguments.seed,
+            first=0,
             mode=arguments.mode,
             primitive=arguments.primitive,
             temperature=arguments.temperature,
-        )
-        seconds = time.perf_counter() - began
-        info = session.info
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for path, picture in zip(paths, done.images, strict=True):
-        files.write_picture(path, picture)
-    files.write_picture(page, sheet.sheet(img, hole, done.images))
+        ).checked(session.info.primitives)
+        if asked.k > folder.MOST:
+            raise InputError(
+                f"k must be at most {folder.MOST} results on disk a picture, got {asked.k}; "
+                "Session.stream has no such limit"
+            )
+        if arguments.image.is_dir():
+            _run_folder(arguments, session, asked)
+        else:
+            _run_one(arguments, session, asked)
+
+
+def _run_one(arguments: argparse.Namespace, session: Session, asked: Request) -> None:
+    if arguments.resume:
+        raise InputError(f"--resume goes on with a folder of pictures, got {arguments.image}")
+    mask = folder.pair(arguments.image, arguments.mask)
+    task = folder.Task(arguments.image, mask, arguments.out, asked.k, arguments.format)
+    if not arguments.force and (there := task.existing()):
+        raise InputError(f"{there[0]} exists; pass --force to overwrite, or another --out")
+    atomic.sweep(arguments.out)
+    done = folder.complete(session, task, asked, keep=False)
     if arguments.json:
-        report = {
-            "engine": info.name,
-            "backend": info.backend,
-            "device": info.device,
-            "precision": info.precision,
-            "seed": arguments.seed,
-            "seconds": round(seconds, 4),
-            "sheet": str(page),
-            "results": [
-                {
-                    "path": str(path),
-                    "index": int(done.indices[i]),
-                    "primitive": None if done.primitives is None else int(done.primitives[i]),
-                    "log_prob": None if done.log_prob is None else float(done.log_prob[i]),
-                }
-                for i, path in enumerate(paths)
-            ],
-        }
-        print(json.dumps(report, indent=1))
+        about = _about(session.info, asked)
+        print(json.dumps({**about, **_report(done)}, indent=1))
         return
-    for path in paths:
-        print(path)
-    print(page)
+    for one in done.results:
+        print(one.path)
+    print(task.sheet)
+
+
+def _run_folder(arguments: argparse.Namespace, session: Session, asked: Request) -> None:
+    from tqdm import tqdm
+
+    out = arguments.out
+    found = folder.tasks(arguments.image, arguments.mask, out, asked.k, arguments.format)
+    failures = [one for one in found if isinstance(one, folder.Failure)]
+    planned = [one for one in found if isinstance(one, folder.Task)]
+    made_with = folder.record(session.info, asked, arguments.format)
+    if arguments.resume:
+        folder.check(out, made_with)
+        atomic.sweep(out)
+    else:
+        folder.begin(out, planned, made_with, force=arguments.force)
+    waiting = [task for task in planned if len(task.existing()) < asked.k + 1]
+    kept = len(planned) - len(waiting)
+    # smoothing=0: the mean rate; disable=None: no bar where nobody looks
+    with tqdm(total=len(planned), initial=kept, unit="img", smoothing=0, disable=None) as bar:
+        for task in waiting:
+            try:
+                done = folder.complete(session, task, asked, keep=arguments.resume)
+            except InputError as exc:
+                failures.append(folder.Failure(task.image, str(exc)))
+            else:
+                print(json.dumps(_report(done)) if arguments.json else task.sheet, flush=True)
+            bar.update()
+    for failure in failures:
+        reason = " ".join(failure.reason.split())
+        named = str(failure.image) in reason
+        print(f"picme: {reason if named else f'{failure.image}: {reason}'}", file=sys.stderr)
+    if arguments.json:
+        summary = {
+            **_about(session.info, asked),
+            "completed": len(found) - kept - len(failures),
+            "kept": kept,
+            "failed": [{"image": str(one.image), "error": one.reason} for one in failures],
+        }
+        print(json.dumps(summary))
+    if failures:
+        raise InputError(f"{len(failures)} of {len(found)} pictures could not be completed")
+
+
+def _about(info: Info, asked: Request) -> dict[str, Any]:
+    return {
+        "engine": info.name,
+        "backend": info.backend,
+        "device": info.device,
+        "precision": info.precision,
+        "seed": asked.seed,
+    }
+
+
+def _report(done: folder.Finished) -> dict[str, Any]:
+    return {
+        "image": str(done.task.image),
+        "mask": str(done.task.mask),
+        "seconds": round(done.seconds, 4),
+        "sheet": str(done.task.sheet),
+        "results": [{**dataclasses.asdict(one), "path": str(one.path)} for one in done.results],
+    }

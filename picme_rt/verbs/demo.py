@@ -1,10 +1,10 @@
 """`picme demo`: a real photograph that no engine was trained on, completed six times."""
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
-from skimage import data
 
 from picme_rt import files, sheet
 from picme_rt.images import Hole, Image
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine", type=Path, default=DEFAULT_ENGINE,
         help=f"the engine's directory (default: {DEFAULT_ENGINE})",
     )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print where the files lie as JSON")
 
 
 def face_hole(shape: tuple[int, int]) -> Hole:
@@ -34,13 +35,21 @@ def face_hole(shape: tuple[int, int]) -> Hole:
 
 def run(arguments: argparse.Namespace) -> None:
     """Completes `chelsea` (CC0) and prints where the sheet lies."""
+    from skimage import data
+
     img: Image = data.chelsea()  # type: ignore[no-untyped-call]  # scikit-image has no types
     hole = face_hole(img.shape[:2])
     with Session(arguments.engine) as session:
         done = session.complete(img, hole, k=arguments.k, seed=arguments.seed)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for i, picture in enumerate(done.images):
-        files.write_picture(arguments.out / f"chelsea_{i:02d}.png", picture)
+    paths = [arguments.out / f"chelsea_{i:02d}.png" for i in range(arguments.k)]
+    for path, picture in zip(paths, done.images, strict=True):
+        files.write_picture(path, files.Photograph(picture, None, None))
     page = arguments.out / "chelsea_sheet.png"
-    files.write_picture(page, sheet.sheet(img, hole, done.images))
+    tiles = sheet.sheet(img, hole, done.images, arguments.k)
+    files.write_picture(page, files.Photograph(tiles, None, None))
+    if arguments.json:
+        report = {"sheet": str(page.resolve()), "results": [str(p.resolve()) for p in paths]}
+        print(json.dumps(report, indent=1))
+        return
     print(f"the sheet: {page.resolve()}")

@@ -73,6 +73,13 @@ def test_a_checkpoint_is_safetensors_and_one_json(saved):
     assert names == ["checkpoint.json", *(f"{name}.safetensors" for name in FILES)]
 
 
+def test_its_files_have_the_modes_that_an_ordinary_open_gives(saved, tmp_path):
+    """The library that writes them would let nobody but their owner read."""
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert {path.stat().st_mode for path in saved.iterdir()} == {plain.stat().st_mode}
+
+
 @pytest.mark.parametrize("preset", ["picme", "pic", "cats"])
 def test_everything_comes_back_to_the_bit(photographs, tmp_path, preset):
     before = trained(photographs, preset, steps=2)

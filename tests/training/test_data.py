@@ -1,9 +1,11 @@
+import contextlib
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from picme_rt.errors import InputError
 from picme_training import data, masks
@@ -34,53 +36,6 @@ def numbered():
 def which(image):
     """The numbers of the pictures in a batch of `numbered`."""
     return ((image.mean((1, 2, 3)) + 1) * 12.75).round().int().tolist()
-
-
-# Reading
-
-
-def test_a_folder_is_read_in_the_order_of_names(picture_folder, photographs):
-    assert torch.equal(data.load_pictures(picture_folder, 64), photographs)
-
-
-def test_a_wide_picture_is_cropped_to_its_centre(tmp_path):
-    wide = np.zeros((20, 60, 3), np.uint8)
-    wide[:, 20:40] = 200
-    Image.fromarray(wide).save(tmp_path / "wide.png")
-    Image.fromarray(wide.transpose(1, 0, 2)).save(tmp_path / "tall.png")
-    found = data.load_pictures(tmp_path, 20)
-    assert found.shape == (2, 3, 20, 20)
-    assert found.dtype == torch.uint8
-    assert (found == 200).all()
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
-def test_pictures_of_other_modes_become_rgb(tmp_path, mode):
-    Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode).save(tmp_path / "other.png")
-    assert (data.load_pictures(tmp_path, 8) == 255).all()
-
-
-def test_suffixes_are_read_in_any_case_and_other_files_are_passed_over(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "A.PNG")
-    Image.new("RGB", (8, 8)).save(tmp_path / "b.jpeg")
-    (tmp_path / "notes.txt").write_text("no picture")
-    assert len(data.load_pictures(tmp_path, 8)) == 2
-
-
-@pytest.mark.parametrize("name", ["empty", "missing"])
-def test_an_empty_or_missing_folder_is_refused(tmp_path, name):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=name):
-        data.load_pictures(tmp_path / name, 64)
-
-
-@pytest.mark.parametrize("damage", ["no picture", "cut short"])
-def test_a_picture_that_cannot_be_read_is_named(tmp_path, photographs, damage):
-    place = tmp_path / "broken.png"
-    Image.fromarray(photographs[0].permute(1, 2, 0).numpy()).save(place)
-    place.write_bytes(b"nothing" if damage == "no picture" else place.read_bytes()[:2000])
-    with pytest.raises(InputError, match=r"broken\.png"):
-        data.load_pictures(tmp_path, 64)
 
 
 # Holding out
@@ -196,3 +151,83 @@ def test_holes_of_a_batch_are_drawn_as_configured(photographs):
     folder = dataclasses.replace(centre, masks=MaskConfig(0, 0, 0, folder=1))
     _, hole = data.Batches(photographs, folder, [top]).batch(0)
     assert (hole[:, 0].bool().numpy() == top).all()
+
+
+# Batches made ahead
+
+
+def same(one, two):
+    return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("first", "last"), [(0, 9), (4, 5), (7, 20), (3, 3)])
+def test_batches_made_ahead_are_those_made_in_turn_to_the_bit(
+    photographs, monkeypatch, workers, first, last
+):
+    monkeypatch.setattr(data, "WORKERS", workers)
+    monkeypatch.setattr(data, "AHEAD", 2 * workers)
+    batches = data.Batches(photographs, run())
+    found = list(data.ahead(batches, first, last))
+    assert len(found) == last - first
+    assert all(same(batch, batches.batch(first + i)) for i, batch in enumerate(found))
+
+
+class Watched:
+    """Batches that remember which were made, in which threads, by how many of torch's own."""
+
+    def __init__(self, broken=None):
+        self.broken, self.made, self.threads, self.cores = broken, [], set(), set()
+
+    def batch(self, step):
+        self.made.append(step)
+        self.threads.add(threading.current_thread())
+        self.cores.add(torch.get_num_threads())
+        if step == self.broken:
+            raise KeyError("no such picture")
+        return step, step
+
+
+def test_a_bounded_number_of_batches_is_made_ahead_and_in_other_threads(monkeypatch):
+    monkeypatch.setattr(data, "AHEAD", 3)
+    watched = Watched()
+    with contextlib.closing(data.ahead(watched, 0, 100)) as ready:
+        assert [next(ready)[0] for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert set(range(5)) <= set(watched.made) <= set(range(8))
+    assert threading.main_thread() not in watched.threads
+
+
+def test_an_error_in_making_a_batch_is_raised_at_its_step():
+    ready = data.ahead(Watched(broken=3), 0, 10)
+    assert [next(ready)[0] for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(KeyError, match="no such picture"):
+        next(ready)
+
+
+def interrupted(watched):
+    with contextlib.closing(data.ahead(watched, 0, 100)) as ready:
+        next(ready)
+        raise KeyboardInterrupt
+
+
+def test_threads_end_when_the_loop_does_even_by_an_interrupt():
+    watched = Watched()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(watched)
+    assert watched.threads
+    assert not any(thread.is_alive() for thread in watched.threads)
+
+
+def test_a_worker_keeps_to_one_core_and_leaves_torch_as_it_was():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        watched = Watched()
+        with contextlib.closing(data.ahead(watched, 0, 9)) as ready:
+            next(ready)
+            assert torch.get_num_threads() == 3
+        assert watched.cores == {1}
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -167,6 +167,56 @@ def test_a_resumed_run_has_every_step_once_in_its_curves(interrupted, photograph
     assert [line["step"] for line in lines(interrupted) if "loss" in line] == [1, 2, 3, 4, 5]
 
 
+def test_half_a_line_that_a_killed_run_left_is_forgotten(run, interrupted, photographs):
+    with (interrupted / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"step": 1, "loss": 0.1')
+    train(CONFIG, Batches(photographs, CONFIG), photographs[:3], interrupted, resume=True)
+    assert losses_of(interrupted) == losses_of(run[0])
+
+
+@pytest.mark.parametrize("line", [b"\x00\x00\x00", b"{}", b"[1]", b"\xff"])
+def test_curves_with_a_damaged_line_are_named_and_stay(interrupted, photographs, line):
+    metrics = interrupted / "metrics.jsonl"
+    damaged = line + b"\n" + metrics.read_bytes()
+    metrics.write_bytes(damaged)
+    with pytest.raises(InputError, match=r"metrics\.jsonl is damaged"):
+        train(CONFIG, Batches(photographs, CONFIG), photographs[:3], interrupted, resume=True)
+    assert metrics.read_bytes() == damaged
+    metrics.rename(metrics.with_name("moved"))
+    train(CONFIG, Batches(photographs, CONFIG), photographs[:3], interrupted, resume=True)
+    assert sorted(losses_of(interrupted)) == [3, 4, 5]
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_anew(run, photographs, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"st')
+    with pytest.raises(InputError, match="neither a checkpoint nor a run"):
+        train(CONFIG, Batches(photographs, CONFIG), photographs[:3], out, resume=True)
+    train(CONFIG, Batches(photographs, CONFIG), photographs[:3], out)
+    assert losses_of(out) == losses_of(run[0])
+    assert (out / "metrics.stopped.jsonl").read_text() == '{"step": 1, "loss": 0.5}\n{"st'
+
+
+def test_a_resumed_run_sweeps_what_a_killed_one_left(interrupted, photographs):
+    for folder in (".", "checkpoints", "samples"):
+        (interrupted / folder / ".picme-abcd1234.tmp" / "new").mkdir(parents=True)
+    train(CONFIG, Batches(photographs, CONFIG), photographs[:3], interrupted, resume=True)
+    assert not list(interrupted.rglob(".picme-*"))
+
+
+def test_samples_are_never_half_written(photographs, tmp_path, monkeypatch):
+    def stop(image, path, *given, **named):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", stop)
+    monkeypatch.setattr("picme_training.board.Board.add_image", lambda *given: None)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, Batches(photographs, CONFIG), photographs[:3], tmp_path / "run")
+    assert not list((tmp_path / "run" / "samples").iterdir())
+
+
 def test_a_new_run_may_begin_with_the_weights_of_another(run, photographs, tmp_path):
     still = dataclasses.replace(
         CONFIG, schedule=dataclasses.replace(CONFIG.schedule, lr=0.0, lr_discriminator=0.0)

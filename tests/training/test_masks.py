@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -127,3 +129,31 @@ def test_a_mask_that_cannot_be_read_is_named(folder):
     (folder / "c.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"c\.png"):
         masks.load_folder(folder, 64)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link", "cut short"])
+def test_a_mask_that_is_no_whole_file_is_one_error_with_its_name(folder, kind):
+    place = folder / "odd.png"
+    if kind == "folder":
+        place.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "dangling link":
+        place.symlink_to(folder / "nowhere.png")
+    else:
+        place.write_bytes((folder / "a.png").read_bytes()[:60])
+    with pytest.raises(InputError, match=r"odd\.png"):
+        masks.load_folder(folder, 64)
+
+
+def test_one_empty_mask_among_others_is_kept_for_its_strokes(folder):
+    Image.new("L", (64, 64)).save(folder / "c.png")
+    assert len(masks.load_folder(folder, 64)) == 3
+
+
+@pytest.mark.parametrize("value", [1, 255])  # of 0 and 1 rather than 0 and 255; without known ones
+def test_a_folder_of_empty_or_full_masks_is_refused(tmp_path, value):
+    Image.new("L", (64, 64), value).save(tmp_path / "a.png")
+    Image.new("L", (64, 64), value).save(tmp_path / "b.png")
+    with pytest.raises(InputError, match="2 masks are all empty or full"):
+        masks.load_folder(tmp_path, 64)

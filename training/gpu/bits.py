@@ -4,9 +4,7 @@ The device's part is a program of this file around kernels/sample_gmm_math.h. It
 picme_rt/sampling_ref.py, compared bit for bit.
 """
 
-import hashlib
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -17,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gpu import timing
+from gpu import launches, timing
 from picme_rt import sampling_ref
 from picme_rt.kernels import sample_gmm
 
@@ -111,24 +109,10 @@ def measure(device: torch.device, tiny: bool) -> Result:
 
 def golden() -> list[Result]:
     """The golden case of docs/sampling.md, by the NumPy reference."""
-    page = (ROOT / "docs" / "sampling.md").read_text(encoding="utf-8")
-    hashes = dict(re.findall(r"^\| ([\w=., ]+) \| `([0-9a-f]{64})` \|", page, re.MULTILINE))
-    b, p, d = np.ogrid[:2, :3, :257]
-    log_alpha = np.broadcast_to(-(p[..., 0] + 1) / 4, (2, 3)).astype(np.float32)
-    mu = (((7 * b + 3 * p + d) % 16) / 8 - 1).astype(np.float32)
-    log_sigma = (-((5 * b + p + 3 * d) % 8) / 4).astype(np.float32)
-    options: dict[str, Result] = {
-        "categorical": {},
-        "per_primitive": {"mode": "per_primitive"},
-        "mean": {"mode": "mean"},
-        "primitive=1, temperature=0.5": {"primitive": 1, "temperature": 0.5},
-    }
     checks = []
-    for name, chosen in options.items():
-        seeds = np.array(SEEDS, np.uint64)
-        drawn = sample_gmm(log_alpha, mu, log_sigma, seeds, k=8, first=5, impl="ref", **chosen)
-        found = hashlib.sha256(drawn.z.astype("<f4").tobytes()).hexdigest()
-        checks.append({"name": f"golden hash, {name}", "pass": found == hashes[name]})
+    for name, (case, stated) in launches.golden().items():
+        z = sample_gmm(*case.arrays, impl="ref", **case.options).z
+        checks.append({"name": f"golden hash, {name}", "pass": launches.hash_of(z) == stated})
     return checks
 
 

@@ -10,6 +10,8 @@ optimizer.safetensors       Adam's moments of both optimisers
 
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,14 +47,17 @@ def save(run: Path, step: int, pictures: int, config: RunConfig, state: State) -
         pictures: Pictures that its weights have seen, in this run and in those it began with.
         config: The run.
         state: What is stored.
+
+    Raises:
+        OSError: It cannot be written; the older ones stay.
     """
     place = run / "checkpoints" / f"step_{step:08d}"
     with atomic.directory(place, force=True) as fresh:
         modules = {"model": state.model, "ema": state.ema, "discriminator": state.discriminator}
         for name, module in modules.items():
             tensors = {k: v.contiguous() for k, v in module.state_dict().items()}
-            save_file(tensors, fresh / f"{name}.safetensors")
-        save_file(_moments(state.optimizers), fresh / "optimizer.safetensors")
+            _write(tensors, fresh / f"{name}.safetensors")
+        _write(_moments(state.optimizers), fresh / "optimizer.safetensors")
         hashes = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
         content = {
             "format": FORMAT,
@@ -124,6 +129,18 @@ def load(place: Path, state: State) -> None:
     stored = _tensors(place, "optimizer")
     for name, optimizer in state.optimizers.items():
         _restore(name, optimizer, stored)
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as exc:
+        # its text alone says which of the system's errors it was
+        if (found := re.search(r"\(os error (\d+)\)", str(exc))) is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from exc
+    # save_file lets nobody but the owner read; the new directory has the modes of the umask
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def _all(run: Path) -> list[Path]:

@@ -1,51 +1,66 @@
-"""Pictures for training: decoded once, kept as uint8, viewed by random crops and mirrors."""
+"""What a run learns from: pictures kept as uint8, and batches of random views and holes of them."""
 
+import os
+from collections import deque
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from picme_rt import files
 from picme_rt.errors import InputError
 from picme_rt.images import Hole
-from picme_training import masks
+from picme_training import masks, pack, pictures
 from picme_training.config import RunConfig
+from picme_training.pictures import Skipped
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+WORKERS = max(1, min(4, (os.cpu_count() or 1) // 4))
+"""Threads that make batches."""
+AHEAD = 2 * WORKERS
+"""Batches that are made before they are asked for."""
 
 
-def load_pictures(folder: Path, side: int) -> Tensor:
-    """Every picture of a folder as one tensor (N, 3, side, side) uint8, in the order of names.
+class Pictures(NamedTuple):
+    """Pictures as they are learnt from, and the files that cannot be.
 
-    A picture is cropped to its centred square and resized with Lanczos.
+    Attributes:
+        pixels: (N, 3, side, side) uint8.
+        names: Of the N files.
+        skipped: Every file that was left out.
+    """
+
+    pixels: Tensor
+    names: list[str]
+    skipped: list[Skipped]
+
+
+def load_pictures(source: Path, side: int, *, smallest: int, keep_grey: bool = False) -> Pictures:
+    """Every usable picture of a folder or a pack, in the order of names.
+
+    A picture is cropped to its centred square and resized with Lanczos. One that cannot be read,
+    is too small or has no colour is left out and reported.
+
+    Args:
+        source: A folder, whose subfolders are not entered, or a file of `picme pack`.
+        side: Of the squares, in pixels.
+        smallest: Shortest side of a file's picture, in pixels.
+        keep_grey: Whether pictures without colour are used; a pack says so itself.
 
     Raises:
-        InputError: The folder is missing, holds no picture, or one that cannot be read.
+        InputError: There is no folder and no pack, it holds no usable picture or is damaged, or
+            its pictures need more memory than there is.
     """
-    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise InputError(f"data must be a folder with {', '.join(SUFFIXES)} pictures, got {folder}")
-    pictures = torch.empty(len(paths), 3, side, side, dtype=torch.uint8)
-
-    def read(item: tuple[int, Path]) -> None:
-        rgb = Image.fromarray(files.read_picture(item[1]))
-        width, height = rgb.size
-        edge = min(width, height)
-        left, top = (width - edge) // 2, (height - edge) // 2
-        box = (left, top, left + edge, top + edge)
-        square = rgb.resize((side, side), Image.Resampling.LANCZOS, box=box)
-        pictures[item[0]] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
-
-    with ThreadPoolExecutor() as pool:
-        reading = pool.map(read, enumerate(paths))
-        for _ in tqdm(reading, total=len(paths), desc="reading pictures", unit="img", leave=False):
-            pass
-    return pictures
+    if source.is_file():
+        pixels, names = pack.read(source, side, smallest=smallest)
+        return Pictures(torch.from_numpy(pixels), names, [])
+    pixels, names, skipped = pictures.read_folder(
+        source, side, smallest=smallest, keep_grey=keep_grey
+    )
+    return Pictures(torch.from_numpy(pixels), names, skipped)
 
 
 def split(pictures: Tensor, size: int, held_out: int) -> tuple[Tensor, Tensor]:
@@ -99,6 +114,27 @@ class Batches:
         drawn = [masks.draw(self.config.masks, size, rng, self.holes) for _ in pictures]
         hole = torch.from_numpy(np.stack(drawn)).float()[:, None]
         return image, hole
+
+
+def ahead(batches: Batches, first: int, last: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """The batches of the steps `first` to `last` - 1, made in threads while others are used.
+
+    An error in making one is raised when its turn comes. Close the generator to end its threads.
+    """
+    threads = torch.get_num_threads()
+    # The number of cores is a thread's own, and the default of threads to come. A worker keeps to
+    # one: a second team of torch's threads would spin beside the training's.
+    pool = ThreadPoolExecutor(WORKERS, "batches", torch.set_num_threads, (1,))
+    try:
+        made = deque(pool.submit(batches.batch, step) for step in range(first, last)[:AHEAD])
+        for step in range(first, last):
+            batch = made.popleft().result()
+            if step + AHEAD < last:
+                made.append(pool.submit(batches.batch, step + AHEAD))
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def _views(

@@ -1,24 +1,25 @@
 """The training loop: Algorithm 1 over the steps, with averages, checkpoints and pictures."""
 
+import contextlib
 import copy
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn, TextIO, TypeVar
+from typing import NamedTuple, NoReturn, TextIO, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from picme_rt import atomic
+from picme_rt import atomic, files
 from picme_rt.errors import InputError
-from picme_training import checkpoint, discriminator, evaluation
+from picme_training import checkpoint, discriminator, distributed, evaluation
 from picme_training.algorithm import Noise, discriminator_loss, generator_pass
+from picme_training.board import Board
 from picme_training.config import RunConfig
-from picme_training.data import Batches
+from picme_training.data import Batches, ahead
 from picme_training.networks import Picme
 from picme_training.perceptual import Lpips
 
@@ -53,16 +54,30 @@ def check_lpips(config: RunConfig, lpips: Lpips | None) -> None:
         )
 
 
+def check_out(out: Path, resume: bool) -> None:
+    """Refuses to begin a run where there is one.
+
+    Raises:
+        InputError: `out` has a checkpoint and `resume` is not set.
+    """
+    # a run that was stopped before its first checkpoint has nothing to go on with
+    if not resume and any((out / "checkpoints").glob("step_*")):
+        raise InputError(f"{out} holds a run; pass --resume to go on, or another --out")
+
+
 class Trainer:
     """One run: its networks, optimisers and place in time."""
 
     def __init__(self, config: RunConfig, device: torch.device, lpips: Lpips | None):
         check_lpips(config, lpips)
+        distributed.check(config.schedule.batch)
         torch.manual_seed(config.schedule.seed)
         self.config, self.device, self.lpips = config, device, lpips
         self.model = _placed(Picme(config.network), device)
         self.judge = _placed(discriminator.make(config.network), device)
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self.generate = distributed.shared(self.model, generator_pass)
+        self.discriminate = distributed.shared(self.judge, discriminator_loss)
         if lpips is not None:
             _placed(lpips, device)
         schedule, betas = config.schedule, (config.schedule.beta1, config.schedule.beta2)
@@ -83,10 +98,11 @@ class Trainer:
     def train_step(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
         """One step of f, the mixture and g, then one of D; the unweighted losses by name."""
         schedule = self.config.schedule
-        image = image.to(self.device).contiguous(memory_format=torch.channels_last)
-        hole = hole.to(self.device)
         generator = torch.Generator(self.device).manual_seed(schedule.seed * 2**32 + self.step)
-        noise = Noise.draw(len(image), self.model.latent_dim, generator)
+        joint = Noise.draw(len(image), self.model.latent_dim, generator)
+        noise = Noise(*map(distributed.own, joint))  # rows of what one process would draw
+        image, hole = distributed.own(image), distributed.own(hole).to(self.device)
+        image = image.to(self.device).contiguous(memory_format=torch.channels_last)
         rates = (schedule.lr, schedule.lr_discriminator)
         for optimizer, lr in zip(self.optimizers.values(), rates, strict=True):
             optimizer.param_groups[0]["lr"] = lr * schedule.rate(self.step)
@@ -97,18 +113,16 @@ class Trainer:
         self.model.train()
         self.judge.requires_grad_(False)
         with half:
-            made = generator_pass(
-                self.model, self.judge, image, hole, noise, self.config.loss, self.lpips
-            )
+            made = self.generate(self.judge, image, hole, noise, self.config.loss, self.lpips)
         self._descend("generator", made.loss)
         self.judge.requires_grad_(True)
         with half:
-            l_d = discriminator_loss(self.judge, image, made.generated)
+            l_d = self.discriminate(image, made.generated)
         self._descend("discriminator", l_d)
         # a young average follows closely: (1 + t) / (10 + t) until it reaches the decay asked for
         average(self.ema, self.model, min(schedule.ema, (1 + self.step) / (10 + self.step)))
         self.step += 1
-        self.pictures += len(image)
+        self.pictures += len(image) * distributed.count()
         return {**made.terms, "loss": made.loss.detach(), "L_D": l_d.detach()}
 
     def _descend(self, name: str, loss: Tensor) -> None:
@@ -147,78 +161,119 @@ def train(
     trainer = Trainer(config, torch.device(device), lpips)
     _prepare(out, trainer, resume, start_from)
     steps, every = config.schedule.steps, config.schedule.evaluate_every
-    last = checkpoint.find(out) if resume else out
     with (
-        SummaryWriter(str(out), purge_step=trainer.step + 1) as board,
-        (out / "metrics.jsonl").open("a") as metrics,
-        tqdm(total=steps, initial=trainer.step, unit="step", smoothing=0.05) as bar,
+        _record(out, trainer.step, steps) as record,
+        contextlib.closing(ahead(batches, trainer.step, steps)) as ready,
     ):
         began, seen = time.monotonic(), 0
         while trainer.step < steps:
-            terms = trainer.train_step(*batches.batch(trainer.step))
-            bar.update()
+            terms = trainer.train_step(*next(ready))
+            if record is not None:
+                record.bar.update()
             seen += config.schedule.batch
             if trainer.step % LOG_EVERY == 0:
                 speed = seen / (time.monotonic() - began)
                 began, seen = time.monotonic(), 0
-                _log(trainer.step, terms, speed, board, metrics, bar)
+                terms = distributed.mean(terms)
+                if record is not None:
+                    _log(trainer.step, terms, speed, record)
             if trainer.step % every == 0 or trainer.step == steps:
-                _evaluate(trainer, val, out, board, metrics)
-                last = checkpoint.save(out, trainer.step, trainer.pictures, config, trainer.state)
+                with distributed.agreed():  # the others wait here
+                    if record is not None:
+                        _evaluate(trainer, val, out, record)
+                        checkpoint.save(out, trainer.step, trainer.pictures, config, trainer.state)
                 began, seen = time.monotonic(), 0
-    return last
+    return distributed.first(lambda: checkpoint.find(out))
+
+
+class _Record(NamedTuple):
+    """Where the first process writes what happens."""
+
+    board: Board
+    metrics: TextIO
+    bar: "tqdm[NoReturn]"
+
+
+@contextlib.contextmanager
+def _record(out: Path, began: int, steps: int) -> Iterator[_Record | None]:
+    if distributed.rank() > 0:
+        yield None
+        return
+    with (
+        contextlib.closing(Board(out, began + 1)) as board,
+        atomic.named(out / "metrics.jsonl"),  # all else that is written here has its own name
+        (out / "metrics.jsonl").open("a") as metrics,
+        tqdm(total=steps, initial=began, unit="step", smoothing=0.05) as bar,
+    ):
+        yield _Record(board, metrics, bar)
 
 
 def _prepare(out: Path, trainer: Trainer, resume: bool, start_from: Path | None) -> None:
+    place = distributed.first(lambda: _origin(out, trainer.config, resume, start_from))
+    with distributed.agreed():
+        if place is not None:
+            stored = checkpoint.describe(place)
+            trainer.pictures = stored.pictures
+            if resume:
+                trainer.step = stored.step
+                checkpoint.load(place, trainer.state)
+            else:
+                for name in ("model", "ema", "discriminator"):
+                    checkpoint.load_module(place, name, getattr(trainer.state, name))
+        if distributed.rank() == 0 and resume:
+            _cut(out / "metrics.jsonl", trainer.step)
+        elif distributed.rank() == 0:
+            out.mkdir(parents=True, exist_ok=True)
+            if (out / "metrics.jsonl").exists():
+                (out / "metrics.jsonl").replace(out / "metrics.stopped.jsonl")
+
+
+def _origin(out: Path, config: RunConfig, resume: bool, start_from: Path | None) -> Path | None:
+    """The checkpoint whose weights a run goes on or begins with; None for fresh ones."""
+    for folder in (out, out / "checkpoints", out / "samples"):
+        atomic.sweep(folder)
+    check_out(out, resume)
     if not resume:
-        if (out / "metrics.jsonl").exists():
-            raise InputError(f"{out} holds a run; pass --resume to go on, or another --out")
-        if start_from is not None:
-            place = checkpoint.find(start_from)
-            trainer.pictures = checkpoint.describe(place).pictures
-            for name in ("model", "ema", "discriminator"):
-                checkpoint.load_module(place, name, getattr(trainer.state, name))
-        out.mkdir(parents=True, exist_ok=True)
-        return
+        return None if start_from is None else checkpoint.find(start_from)
     if start_from is not None:
         raise InputError("--resume goes on with the run's own weights; leave out --start-from")
     place = checkpoint.find(out)
-    stored = checkpoint.describe(place)
-    if stored.config != trainer.config:
+    if checkpoint.describe(place).config != config:
         raise InputError(f"{place} was made with another configuration; resume with the same TOML")
-    checkpoint.load(place, trainer.state)
-    trainer.step, trainer.pictures = stored.step, stored.pictures
-    # what came after the checkpoint is computed again, and must not stand in the curves twice
-    kept = [
-        line
-        for line in (out / "metrics.jsonl").read_text().splitlines()
-        if json.loads(line)["step"] <= trainer.step
-    ]
-    with atomic.file(out / "metrics.jsonl") as fresh:
-        fresh.write_text("".join(f"{line}\n" for line in kept))
+    return place
 
 
-def _log(
-    step: int,
-    terms: dict[str, Tensor],
-    speed: float,
-    board: SummaryWriter,
-    metrics: TextIO,
-    bar: "tqdm[NoReturn]",
-) -> None:
+def _cut(metrics: Path, step: int) -> None:
+    """Drops the lines after a step: they are computed again, and must not be there twice.
+
+    Raises:
+        InputError: A line is damaged.
+    """
+    if not metrics.exists():
+        return
+    try:
+        text = metrics.read_text()
+        whole = text[: text.rfind("\n") + 1]  # a run that is killed may leave half a line
+        kept = [line for line in whole.splitlines(True) if json.loads(line)["step"] <= step]
+    except (ValueError, KeyError, TypeError) as exc:
+        raise InputError(f"{metrics} is damaged: {exc!r}; move it away to go on") from exc
+    with atomic.file(metrics) as fresh:
+        fresh.write_text("".join(kept))
+
+
+def _log(step: int, terms: dict[str, Tensor], speed: float, record: _Record) -> None:
     numbers = {name: round(float(value), 5) for name, value in terms.items()}
     for name, value in numbers.items():
-        board.add_scalar(f"train/{name}", value, step)
-    board.add_scalar("images_per_second", speed, step)
-    print(
-        json.dumps({"step": step, **numbers, "images/s": round(speed, 1)}), file=metrics, flush=True
-    )
-    bar.set_postfix(L1=numbers["L1"], L_A=numbers["L_A"], D=numbers["L_D"], img_s=f"{speed:.0f}")
+        record.board.add_scalar(f"train/{name}", value, step)
+    record.board.add_scalar("images_per_second", speed, step)
+    line = {"step": step, **numbers, "images/s": round(speed, 1)}
+    print(json.dumps(line), file=record.metrics, flush=True)
+    shown = {"L1": numbers["L1"], "L_A": numbers["L_A"], "D": numbers["L_D"]}
+    record.bar.set_postfix({**shown, "img_s": f"{speed:.0f}"})
 
 
-def _evaluate(
-    trainer: Trainer, val: Tensor, out: Path, board: SummaryWriter, metrics: TextIO
-) -> None:
+def _evaluate(trainer: Trainer, val: Tensor, out: Path, record: _Record) -> None:
+    board = record.board
     report = evaluation.evaluate(
         trainer.ema, val, direction=trainer.config.loss.direction, lpips=trainer.lpips
     )
@@ -227,16 +282,17 @@ def _evaluate(
     for i, (used, alpha) in enumerate(zip(report.usage, report.alpha, strict=True)):
         board.add_scalar(f"primitives/used_{i}", used, trainer.step)
         board.add_scalar(f"primitives/alpha_{i}", alpha, trainer.step)
-    board.add_image("val/completions", report.grid, trainer.step, dataformats="HWC")
+    board.add_image("val/completions", report.grid, trainer.step)
     (out / "samples").mkdir(exist_ok=True)
-    Image.fromarray(report.grid).save(out / "samples" / f"step_{trainer.step:08d}.png")
+    sample = out / "samples" / f"step_{trainer.step:08d}.png"
+    files.write_picture(sample, files.Photograph(report.grid, None, None))
     line = {
         "step": trainer.step,
         **{f"val_{k}": round(v, 5) for k, v in report.scalars.items()},
         "used": [round(u, 4) for u in report.usage],
         "alpha": [round(a, 4) for a in report.alpha],
     }
-    print(json.dumps(line), file=metrics, flush=True)
+    print(json.dumps(line), file=record.metrics, flush=True)
     if dead := [i for i, used in enumerate(report.usage) if used == 0]:
         tqdm.write(
             f"step {trainer.step}: no picture of val has primitive {dead} as its best",

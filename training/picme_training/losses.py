@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from picme_training import distributed
 from picme_training.config import Direction
 from picme_training.gaussians import Gaussian, Mixture, kl
 
@@ -56,15 +57,17 @@ def reconstruction(pictures: list[Tensor], original: Tensor) -> Tensor:
 def known_reconstruction(pictures: list[Tensor], original: Tensor, known: Tensor) -> Tensor:
     """Eq. 6, second term: L1 on the known pixels, mean over them and over the output scales.
 
-    At a smaller scale a pixel is known where all pixels under it are.
+    At a smaller scale a pixel is known where all pixels under it are. Of several processes each
+    divides by its share of the joint batch's known pixels: the mean over them is the joint one.
     """
-    parts = []
+    places, errors = [], []
     for one in pictures:
         side = one.shape[-1]
         there = (F.adaptive_avg_pool2d(known, side) > 1 - 1e-4).to(one.dtype)
-        error = (one - F.adaptive_avg_pool2d(original, side)).abs() * there
-        parts.append(error.sum() / (3 * there.sum()).clamp(min=1))
-    return torch.stack(parts).mean()
+        places.append(there.sum())
+        errors.append(((one - F.adaptive_avg_pool2d(original, side)).abs() * there).sum())
+    joint = (3 * distributed.total(torch.stack(places))).clamp(min=1)
+    return (torch.stack(errors) / (joint / distributed.count())).mean()
 
 
 def adversarial(of_reconstruction: Tensor, of_inferred: Tensor, of_original: Tensor) -> Tensor:

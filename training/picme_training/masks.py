@@ -50,16 +50,25 @@ def strokes(size: int, rng: np.random.Generator) -> Hole:
 def load_folder(folder: Path, size: int) -> list[Hole]:
     """Every mask of a folder, resized to `size`; read as `picme complete` reads them.
 
+    Unlike photographs, which are gathered by the thousand, masks are made for the purpose: one that
+    cannot be read is a mistake to be repaired, and ends the reading.
+
     Raises:
-        InputError: The folder holds no mask, or one that cannot be read.
+        InputError: The folder holds no mask, one that cannot be read, or none with both hole and
+            known pixels.
     """
     found = []
     for path in sorted(folder.glob("*")):
-        if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"):
+        if path.suffix.lower() in files.SUFFIXES and not path.name.startswith("."):
             mask = Image.fromarray(files.read_mask(path))
             found.append(np.array(mask.resize((size, size), Image.Resampling.NEAREST)))
     if not found:
         raise InputError(f"masks must be a folder with .png or .jpg masks, got {folder}")
+    if not any(0 < hole.sum() < hole.size for hole in found):
+        raise InputError(
+            f"masks must have hole (grey over {files.MASK_THRESHOLD}) and known pixels, got "
+            f"{folder} whose {len(found)} masks are all empty or full"
+        )
     return found
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from picme_training import compact
+from picme_training import compact, distributed
 from picme_training.config import NetworkConfig
 from picme_training.gaussians import LOG_SIGMA_RANGE, Gaussian, Mixture, gaussian_from
 
@@ -251,6 +251,15 @@ def _distribution(channels: int) -> nn.Sequential:
     )
 
 
+class Whitening(nn.BatchNorm1d):
+    """Batch norm with the statistics of the joint batch, in training, of all processes."""
+
+    def forward(self, mu: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(mu)
+        return distributed.own(super().forward(distributed.gathered(mu)))
+
+
 class Encoding(NamedTuple):
     """What the picture with its hole says: everything that is computed once for k completions.
 
@@ -298,7 +307,7 @@ class Picme(nn.Module):
         # (docs/decisions.md). It acts in training alone: no engine holds the posterior.
         self.whiten: nn.Module = nn.Identity()
         if config.preset == "cats":
-            self.whiten = nn.BatchNorm1d(self.latent_dim, affine=False)
+            self.whiten = Whitening(self.latent_dim, affine=False)
         make = compact.Decoder if config.preset == "cats" else PicDecoder
         self.decoder: nn.Module = make(config.size, encoder.shapes, self.latent_dim)
 

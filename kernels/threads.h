@@ -1,0 +1,62 @@
+// Tasks that need nothing of each other, on the calling thread and as many others as pay.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cfenv>
+#include <cstdint>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+namespace picme {
+
+// Round to nearest and keep denormals while this lives, as docs/sampling.md has it; a program, or a
+// library that was built with fast math, may have set the thread otherwise.
+class DefaultFloats {
+  public:
+    DefaultFloats() {
+        std::fegetenv(&before_);
+        std::fesetenv(FE_DFL_ENV);
+    }
+    ~DefaultFloats() { std::fesetenv(&before_); }
+    DefaultFloats(const DefaultFloats&) = delete;
+    DefaultFloats& operator=(const DefaultFloats&) = delete;
+
+  private:
+    std::fenv_t before_;
+};
+
+// How many threads to take. asked: at least 1, or 0 for one per `worth` of `work`, but no more than
+// the processor has. Starting a thread costs about as much as 10 us of work.
+inline int64_t thread_count(int64_t asked, int64_t tasks, int64_t work, int64_t worth) {
+    int64_t count = asked;
+    if (asked == 0) {
+        count = work / worth;
+        if (count > 1) count = std::min<int64_t>(count, std::thread::hardware_concurrency());
+    }
+    return std::max<int64_t>(1, std::min(count, tasks));
+}
+
+// task(index, worker) for every index in 0 .. tasks - 1; worker, in 0 .. threads - 1, is the
+// thread's number. task must not throw. Where the system refuses a thread, fewer do the work.
+template <typename Task>
+void run_tasks(int64_t tasks, int64_t threads, const Task& task) {
+    std::atomic<int64_t> next{0};
+    const auto work = [&](int64_t worker) {
+        const DefaultFloats floats;
+        for (int64_t i = next.fetch_add(1); i < tasks; i = next.fetch_add(1)) task(i, worker);
+    };
+    std::vector<std::thread> others;
+    others.reserve(threads - 1);
+    try {
+        while (static_cast<int64_t>(others.size()) < threads - 1) {
+            others.emplace_back(work, static_cast<int64_t>(others.size()) + 1);
+        }
+    } catch (const std::system_error&) {
+    }
+    work(0);
+    for (std::thread& other : others) other.join();
+}
+
+}  // namespace picme

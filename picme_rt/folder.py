@@ -1,0 +1,233 @@
+"""Pictures on disk, completed one by one: which mask, which files, what is there already."""
+
+import dataclasses
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from picme_rt import atomic, files, sheet
+from picme_rt.encoded import Request, check_size
+from picme_rt.errors import InputError
+from picme_rt.images import Image
+from picme_rt.session import Info, Session
+
+RECORD = "picme_run.json"
+"""What a folder of results was made with, so that --resume never mixes two runs."""
+_RECORD_FORMAT = 1
+MOST = 10_000
+"""Results of one picture on disk."""
+
+
+class Task(NamedTuple):
+    """One picture to complete.
+
+    Attributes:
+        image: The picture's file.
+        mask: The mask's file.
+        out: The folder of the results.
+        k: Results.
+        format: One of `files.FORMATS`.
+    """
+
+    image: Path
+    mask: Path
+    out: Path
+    k: int
+    format: str
+
+    @property
+    def results(self) -> list[Path]:
+        """OUT/NAME_00.png ..., in the order of their indices."""
+        name = self.image.stem
+        return [self.out / f"{name}_{i:02d}.{self.format}" for i in range(self.k)]
+
+    @property
+    def sheet(self) -> Path:
+        """OUT/NAME_sheet.png, written last."""
+        return self.out / f"{self.image.stem}_sheet.png"
+
+    def existing(self) -> list[Path]:
+        """Those of its files that are there; a file that is there is whole (atomic.py)."""
+        return [path for path in (*self.results, self.sheet) if path.exists()]
+
+
+class Failure(NamedTuple):
+    """A picture that could not be completed, and why."""
+
+    image: Path
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One result on disk; the fields of `Completion` without its pixels."""
+
+    path: Path
+    index: int
+    primitive: int | None
+    log_prob: float | None
+
+
+class Finished(NamedTuple):
+    """One picture whose files are all there; `results` are those that were made this time."""
+
+    task: Task
+    results: list[Result]
+    seconds: float
+
+
+def pair(image: Path, masks: Path) -> Path:
+    """The mask of a picture: `masks` itself, or in a folder the one of the picture's name.
+
+    Raises:
+        InputError: The folder has no mask of that name, or several.
+    """
+    if not masks.is_dir():
+        return masks
+    found = [p for suffix in files.SUFFIXES for p in _named(masks, image.stem, suffix)]
+    if len(found) != 1:
+        names = f"{len(found)}: " + ", ".join(p.name for p in found) if found else "none"
+        raise InputError(
+            f"{masks} must hold one mask named {image.stem} (.png, .jpg, ...), got {names}"
+        )
+    return found[0]
+
+
+def _named(folder: Path, stem: str, suffix: str) -> list[Path]:
+    return [p for s in (suffix, suffix.upper()) if (p := folder / f"{stem}{s}").is_file()]
+
+
+def tasks(images: Path, masks: Path, out: Path, k: int, form: str) -> list[Task | Failure]:
+    """Every picture of a folder with its mask, in the order of names; subfolders are left out.
+
+    Raises:
+        InputError: The folder holds no picture, or is also the folder of results.
+    """
+    for place in (images, masks):
+        if out.exists() and place.exists() and out.samefile(place):
+            raise InputError(f"--out must be another folder than {place}; results go there")
+    names = sorted(
+        p.name
+        for p in images.iterdir()
+        if p.suffix.lower() in files.SUFFIXES and not p.name.startswith(".")
+    )
+    if not names:
+        raise InputError(f"{images} holds no picture ({', '.join(files.SUFFIXES)})")
+    stems = Counter(Path(name).stem for name in names)
+    found: list[Task | Failure] = []
+    for name in names:
+        image = images / name
+        if stems[image.stem] > 1:
+            reason = f"{stems[image.stem]} pictures are named {image.stem}: rename all but one"
+            found.append(Failure(image, reason))
+            continue
+        try:
+            found.append(Task(image, pair(image, masks), out, k, form))
+        except InputError as exc:
+            found.append(Failure(image, str(exc)))
+    return found
+
+
+def complete(session: Session, task: Task, request: Request, *, keep: bool) -> Finished:
+    """Completes one picture; each file appears whole, each result as soon as it is ready.
+
+    Args:
+        session: The engine.
+        task: The picture and its files.
+        request: What is asked; `request.k` is `task.k`.
+        keep: Whether the results that are there already stay and count as done.
+
+    Raises:
+        InputError: The picture or its mask cannot be used.
+        OSError: A file cannot be written.
+    """
+    began = time.perf_counter()
+    photograph, hole = files.read_photograph(task.image), files.read_mask(task.mask)
+    img = photograph.pixels
+    check_size(img.shape, task.k)
+    encoded = session.encode(img, hole)
+    paths = task.results
+    done = next((i for i, p in enumerate(paths) if not p.exists()), task.k) if keep else 0
+    made: list[Result] = []
+
+    def pictures() -> Iterator[Image]:
+        for path in paths[:done]:
+            yield files.read_picture(path)
+        if done == task.k:
+            return
+        rest = request._replace(k=task.k - done, first=done)
+        for path, one in zip(paths[done:], encoded.stream(**rest._asdict()), strict=True):
+            files.write_picture(path, photograph._replace(pixels=one.image))
+            made.append(Result(path, one.index, one.primitive, one.log_prob))
+            yield one.image
+
+    task.out.mkdir(parents=True, exist_ok=True)
+    page = sheet.sheet(img, hole, pictures(), task.k)
+    files.write_picture(task.sheet, files.Photograph(page, None, photograph.icc_profile))
+    return Finished(task, made, time.perf_counter() - began)
+
+
+def begin(out: Path, planned: list[Task], record: dict[str, Any], *, force: bool) -> None:
+    """Prepares a folder for a new run.
+
+    Args:
+        out: The folder.
+        planned: Its tasks.
+        record: What the results will be made with, see `record`.
+        force: Whether results that are there are deleted.
+
+    Raises:
+        InputError: Results are there and `force` is not set.
+    """
+    place = out / RECORD
+    if not force:
+        if place.exists():
+            raise InputError(f"{out} holds a run; pass --resume to go on, --force to overwrite it")
+        if there := next((p for task in planned for p in task.existing()), None):
+            raise InputError(f"{there} exists; pass --force to overwrite, or another --out")
+    atomic.sweep(out)
+    # the record first: while it is missing no result that is left can be taken for the new run's
+    place.unlink(missing_ok=True)
+    for task in planned:
+        for path in task.existing():
+            path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic.file(place) as fresh:
+        fresh.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def check(out: Path, record: dict[str, Any]) -> None:
+    """Checks that the results of a folder were made with what is asked now.
+
+    Raises:
+        InputError: There is no run, or it was made with something else.
+    """
+    place = out / RECORD
+    if not place.exists():
+        raise InputError(f"{out} holds no run to go on with; leave out --resume")
+    try:
+        there = json.loads(place.read_bytes())
+    except ValueError as exc:
+        raise InputError(f"{place} is damaged: {exc}; pass --force to begin again") from exc
+    if there != record:
+        other = there if isinstance(there, dict) else {}
+        which = [name for name in record if other.get(name) != record[name]]
+        raise InputError(
+            f"{out} was made with another {' and '.join(which) or 'version'}; resume with the "
+            "same, or choose another --out"
+        )
+
+
+def record(info: Info, request: Request, form: str) -> dict[str, Any]:
+    """What decides the bits of every result, as JSON holds it."""
+    return {
+        "record": _RECORD_FORMAT,
+        "engine": info.sha256,
+        "backend": info.backend,
+        "precision": info.precision,
+        **request._asdict(),
+        "format": form,
+    }

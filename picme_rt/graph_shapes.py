@@ -1,0 +1,145 @@
+"""What a graph would do, worked out before ONNX Runtime sees it: every shape, memory, arithmetic.
+
+Who writes an engine chooses its graphs, with the right digests. So the operators are those of
+operators.py alone, every shape is known before the graph runs, and what it takes is bounded by
+the size of its picture.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from picme_rt import onnx_file, tensors
+from picme_rt.errors import EngineError
+from picme_rt.graph_nodes import Call, Value
+from picme_rt.onnx_file import Declared, Model, Weight
+from picme_rt.operators import RULES
+
+FLOATS_PER_PIXEL = 8192
+"""Most numbers of all values of a graph together, a pixel of the picture; ours have up to 1019."""
+MACS_PER_PIXEL = 1 << 21
+"""Most multiplications of a graph a pixel of its picture; ours up to 74,801."""
+MOST_BYTES = 4 << 30
+"""Most bytes of all values of a graph together, whatever the picture's size."""
+MOST_VALUE_BYTES = 1 << 30
+_NOTHING = Value("int64", ())
+_KNOWN = 64  # numbers of a weight that a rule may ask for
+
+
+class Cost(NamedTuple):
+    """What one item of a batch takes.
+
+    Attributes:
+        shapes: Shape of every value by name, the batch axis of 1 in front where it has one.
+        bytes: Of all values together but the weights, and of what the operators need beside.
+        macs: Multiplications.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    bytes: int
+    macs: int
+
+
+def check(content: bytes, graph: tensors.Graph) -> Cost:
+    """Refuses a graph that is not as our exporter writes it, or takes more than a picture can.
+
+    Args:
+        content: All bytes of the ONNX file.
+        graph: Inputs and outputs that it must have, in this order.
+
+    Raises:
+        EngineError: The graph is damaged or foreign, has another operator or attribute, another
+            input or output, shapes that do not follow from each other, or is too large.
+    """
+    model = onnx_file.parse(content)
+    _check_ends("inputs", model.inputs, graph.inputs)
+    _check_ends("outputs", model.outputs, graph.outputs)
+    pixels = next(math.prod(t.shape) for t in graph.inputs if t.name == "hole")
+    known, taken, macs = _run(model, pixels)
+    for tensor in graph.outputs:
+        if (got := known.get(tensor.name, _NOTHING)).shape != (1, *tensor.shape):
+            raise EngineError(f"output {tensor.name} must be {(1, *tensor.shape)}, got {got.shape}")
+    for declared in (*model.values, *model.outputs):
+        _check_declared(declared, known.get(declared.name, _NOTHING))
+    return Cost({name: value.shape for name, value in known.items()}, taken, macs)
+
+
+def _check_ends(what: str, got: tuple[Declared, ...], expected: tuple[tensors.Tensor, ...]) -> None:
+    """Names, kinds and shapes of inputs or outputs, with the free batch axis in front."""
+    names = [one.name for one in got]
+    if names != [t.name for t in expected]:
+        raise EngineError(f"{what} must be {', '.join(t.name for t in expected)}, got {names}")
+    for one, tensor in zip(got, expected, strict=True):
+        free = one.shape[:1] and isinstance(one.shape[0], str)
+        if one.kind != "float32" or not free or one.shape[1:] != tensor.shape:
+            raise EngineError(
+                f"{what} must be float32 with a free batch axis in front, "
+                f"{tensor.name} {tensor.shape}, got {one.kind} {one.shape}"
+            )
+
+
+def _check_declared(declared: Declared, value: Value) -> None:
+    """What the file says of a value must be what follows; a symbol is the batch, here 1."""
+    said = [1 if isinstance(axis, str) else axis for axis in declared.shape]
+    fits = len(said) == len(value.shape) and declared.kind == value.kind
+    if not fits or any(a not in (None, n) for a, n in zip(said, value.shape, strict=True)):
+        raise EngineError(
+            f"value {declared.name!r} must be {value.kind} {value.shape}, "
+            f"got {declared.kind} {declared.shape}"
+        )
+
+
+def _run(model: Model, pixels: int) -> tuple[dict[str, Value], int, int]:
+    """Every node in turn, as far as its shapes go: all values, bytes and multiplications."""
+    known = {weight.name: _weight(weight) for weight in model.weights}
+    for one in model.inputs:
+        known[one.name] = Value("float32", (1, *(n for n in one.shape[1:] if isinstance(n, int))))
+    most = min(FLOATS_PER_PIXEL * 4 * pixels, MOST_BYTES)
+    taken = sum(_bytes(known[one.name]) for one in model.inputs)
+    macs = 0
+    for node in model.nodes:
+        rule = RULES.get(node.operator)
+        if rule is None:
+            raise EngineError(f"it has the operator {node.operator!r}, which no engine has")
+        try:
+            call = Call(node, [known[name] if name else None for name in node.inputs])
+            results = rule(call)
+            call.finish(len(results.values))
+            taken += sum(_bytes(value) for value in results.values) + 4 * results.scratch
+        except KeyError as exc:
+            raise EngineError(
+                f"{node.operator} {node.name!r} takes {exc} before it is made"
+            ) from exc
+        except EngineError as exc:
+            raise EngineError(f"{node.operator} {node.name!r}: {exc}") from exc
+        known.update(zip(node.outputs, results.values, strict=True))
+        macs += results.macs
+        if taken > most or macs > MACS_PER_PIXEL * pixels:
+            raise EngineError(
+                f"{node.operator} {node.name!r}: up to here it takes {taken} bytes and {macs} "
+                f"multiplications, more than {most} and {MACS_PER_PIXEL * pixels} for {pixels} "
+                "pixels"
+            )
+    return known, taken, macs
+
+
+def _weight(weight: Weight) -> Value:
+    content = None
+    if math.prod(weight.shape) <= _KNOWN:
+        kind = np.dtype("<f4" if weight.kind == "float32" else "<i8")
+        content = tuple(np.frombuffer(weight.content, kind).tolist())
+    elif weight.kind == "int64":
+        raise EngineError(f"integers are for shapes, got {weight.shape} of them: {weight.name!r}")
+    return Value(weight.kind, weight.shape, content, fixed=True)
+
+
+def _bytes(value: Value) -> int:
+    if len(value.shape) > onnx_file.MOST_AXES:
+        raise EngineError(f"a value has {len(value.shape)} axes, more than {onnx_file.MOST_AXES}")
+    size = value.numbers * onnx_file.ITEM_BYTES[value.kind]
+    if size > MOST_VALUE_BYTES:
+        raise EngineError(
+            f"a value of shape {value.shape} takes more than {MOST_VALUE_BYTES} bytes"
+        )
+    return size

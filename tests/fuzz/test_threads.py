@@ -1,0 +1,39 @@
+"""Eight threads on one session: no wrong, lost or mixed result."""
+
+import threads
+
+import picme_rt
+
+
+def test_eight_threads_get_what_a_lone_caller_gets(session):
+    counts, findings = threads.load(session, 8, lambda calls: calls < 15)
+    assert findings == []
+    assert sum(counts.values()) == 8 * 15
+
+
+def test_a_session_closed_under_load_is_one_error_a_thread(engine):
+    session = picme_rt.Session(engine)
+
+    def more(calls):
+        if calls == 5:
+            session.close()
+        return calls < 50
+
+    _, findings = threads.load(session, 4, more)
+    assert findings
+    assert all("ClosedError" in one for one in findings)
+
+
+def test_a_mixed_result_is_found(session, monkeypatch):
+    original = picme_rt.Session.complete
+    calls = iter(range(10**6))
+
+    def mixed(self, img, mask, **options):
+        done = original(self, img, mask, **options)
+        if next(calls) > 30:
+            done.images[-1, 0, 0] ^= 1
+        return done
+
+    monkeypatch.setattr(picme_rt.Session, "complete", mixed)
+    _, findings = threads.load(session, 2, lambda calls: calls < 40)
+    assert findings

@@ -1,0 +1,151 @@
+"""Two engines of 16x16, made by hand with every operator that an engine may have.
+
+They say nothing about pictures; a thousand of them load in the time of a few real ones.
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from picme_rt import engine as engines
+from picme_rt import tensors
+from picme_rt.onnx_file import OPSET
+
+SIZE, LATENT = 16, 4
+FEATURE = (4, 8, 8)
+
+
+class Files(NamedTuple):
+    """An engine as bytes: each file by its name, and what its manifest says."""
+
+    files: dict[str, bytes]
+    engine: engines.Engine
+
+
+class _Graph:
+    """Nodes and weights in the order in which they are added."""
+
+    def __init__(self, seed):
+        self.random, self.nodes, self.weights = np.random.default_rng(seed), [], []
+
+    def put(self, operator, *inputs, out=None, outputs=1, **attributes):
+        names = [out] if out else [f"v{len(self.nodes)}_{i}" for i in range(outputs)]
+        node = helper.make_node(operator, inputs, names, f"n{len(self.nodes)}", **attributes)
+        self.nodes.append(node)
+        return names[0] if outputs == 1 else names
+
+    def keep(self, array):
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def normal(self, *shape):
+        return self.keep((0.3 * self.random.standard_normal(shape)).astype(np.float32))
+
+    def real(self, *numbers):
+        return self.keep(np.array(numbers if len(numbers) > 1 else numbers[0], np.float32))
+
+    def integers(self, *numbers):
+        return self.keep(np.array(numbers, np.int64))
+
+    def gemm(self, x, wide, out, *, bias=True):
+        weight = self.normal(out, wide)
+        more = (self.normal(out),) if bias else ()
+        return self.put("Gemm", x, weight, *more, transA=0, transB=1, alpha=1.0, beta=1.0)
+
+    def conv(self, x, cin, cout, side, *, bias=True, **attributes):
+        weight = self.normal(cout, cin, side, side)
+        more = (self.normal(cout),) if bias else ()
+        return self.put("Conv", x, weight, *more, kernel_shape=[side, side], group=1, **attributes)
+
+    def reshape(self, x, *shape, out=None):
+        return self.put("Reshape", x, self.integers(*shape), out=out, allowzero=1)
+
+    def bytes(self, table):
+        ends = [
+            [helper.make_tensor_value_info(t.name, 1, ["B", *t.shape]) for t in way]
+            for way in (table.inputs, table.outputs)
+        ]
+        graph = helper.make_graph(self.nodes, "g", *ends, initializer=self.weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+        model.ir_version = 10
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True).SerializeToString()
+
+
+def _encoder(table, primitives, *, z_m):
+    g = _Graph(primitives)
+    known = g.put("Sub", g.real(1.0), "hole")
+    seen = g.put("Concat", g.put("Mul", "image", known), "hole", axis=1)
+    x = g.conv(seen, 4, 4, 3, strides=[2, 2], pads=[1, 1, 1, 1], dilations=[1, 1])
+    x = g.put("LeakyRelu", x, alpha=0.1)
+    g.put("Tanh", x, out="f_0")
+    small = g.put("AveragePool", x, kernel_shape=[4, 4], strides=[4, 4], count_include_pad=1)
+    row = g.reshape(small, -1, 16)
+    if z_m:
+        g.put("LogSoftmax", g.gemm(row, 16, primitives), out="log_alpha", axis=-1)
+        g.put("Tanh", g.gemm(row, 16, LATENT, bias=False), out="z_m")
+    else:  # as `pic` has it: one Gaussian, log_alpha of 0
+        one = g.put("Unsqueeze", g.gemm(row, 16, LATENT), g.integers(1))
+        one = g.put("Gather", one, g.keep(np.array(0, np.int64)), axis=2)
+        g.put("Expand", g.real(0.0), g.put("Shape", one, start=0), out="log_alpha")
+    g.reshape(g.gemm(row, 16, primitives * LATENT), -1, primitives, LATENT, out="mu")
+    wide = g.reshape(g.gemm(row, 16, primitives * LATENT), -1, primitives, LATENT)
+    g.put("Clip", wide, g.real(-6.0), g.real(3.0), out="log_sigma")
+    return g.bytes(table)
+
+
+def _decoder(table, *, z_m):
+    g = _Graph(7)
+    row, wide = (g.put("Concat", "z", "z_m", axis=1), 2 * LATENT) if z_m else ("z", LATENT)
+    x = g.reshape(g.gemm(row, wide, 64), -1, 4, 4, 4)
+    x = g.put("Resize", x, "", g.real(1.0, 1.0, 2.0, 2.0), mode="nearest", nearest_mode="floor",
+              coordinate_transformation_mode="asymmetric")  # fmt: skip
+    x = g.put("InstanceNormalization", x, g.normal(4), g.normal(4), epsilon=1e-5)
+    scale, shift = g.put("Split", g.gemm(row, wide, 8), outputs=2, axis=1, num_outputs=2)
+    axes = g.integers(2, 3)
+    x = g.put("Mul", x, g.put("Unsqueeze", scale, axes))
+    x = g.put("Add", x, g.put("Unsqueeze", shift, axes))
+    flat = g.reshape(x, -1, 4, 64)
+    looks = g.put("MatMul", g.put("Transpose", flat, perm=[0, 2, 1]), flat)
+    shares = g.put("Transpose", g.put("Softmax", looks, axis=-1), perm=[0, 2, 1])
+    seen = g.reshape(g.put("MatMul", flat, shares), -1, 4, 8, 8)
+    x = g.put("Add", g.put("Add", x, seen), "f_0")
+    x = g.put("ConvTranspose", x, g.normal(4, 4, 3, 3), g.normal(4), kernel_shape=[3, 3],
+              strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1], group=1)  # fmt: skip
+    x = g.put("Concat", x, "hole", axis=1)
+    x = g.put("Pad", x, g.integers(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect")
+    g.put("Tanh", g.conv(x, 5, 3, 3, bias=False, strides=[1, 1], pads=[0, 0, 0, 0]), out="picture")
+    return g.bytes(table)
+
+
+def make(*, z_m: bool) -> Files:
+    """An engine with z_m and a mixture of two, or one without and with one Gaussian."""
+    primitives = 2 if z_m else 1
+    tables = tensors.tables(
+        size=SIZE, primitives=primitives, latent=LATENT, features=[FEATURE], z_m=z_m
+    )
+    graphs = {
+        "fp32/encoder.onnx": _encoder(tables.encoder, primitives, z_m=z_m),
+        "fp32/decoder.onnx": _decoder(tables.decoder, z_m=z_m),
+    }
+    engine = engines.Engine(
+        path=Path("tiny"), name="tiny", framing="aligned", size=SIZE, primitives=primitives,
+        latent=LATENT, features=[FEATURE], z_m=z_m,
+        variants={"fp32": {role: f"fp32/{role}.onnx" for role in ("encoder", "decoder")}},
+        files={}, provenance={"data": "none", "measures": [1, 2.5, None]},
+    )  # fmt: skip
+    return Files({**graphs, engines.MANIFEST: signed(engine, graphs)}, engine)
+
+
+def signed(engine: engines.Engine, graphs: dict[str, bytes]) -> bytes:
+    """The manifest of an engine whose graphs have these bytes, with their right digests."""
+    files = {
+        name: engines.File(hashlib.sha256(content).hexdigest(), len(content))
+        for name, content in graphs.items()
+    }
+    return engines.manifest(dataclasses.replace(engine, files=files)).encode()

@@ -1,0 +1,272 @@
+"""Picture files as users have them: one clear error, or a picture that is what a viewer shows."""
+
+import contextlib
+import io
+import os
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+from PIL import ImageCms
+
+from picme_rt import files
+from picme_rt.errors import InputError
+from picme_rt.files import Photograph
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (20, 30, 3), np.uint8)
+
+
+def png(width, height, depth, colour, channels, samples):
+    """A PNG written by hand: Pillow writes none of 16 bits a channel."""
+    lines = samples.reshape(height, width * channels).astype(">u2" if depth == 16 else "u1")
+    raw = b"".join(b"\0" + line.tobytes() for line in lines)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)),
+        (b"IDAT", zlib.compress(raw)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+# Reading pictures
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "bmp", "tif", "gif", "jpg"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "LA", "CMYK"])
+def test_every_mode_of_every_format_is_read_as_a_viewer_shows_it(tmp_path, suffix, mode):
+    path = tmp_path / f"picture.{suffix}"
+    picture = Pillow.fromarray(RGB).convert(mode)
+    try:
+        picture.save(path)
+    except (OSError, ValueError):  # no such file can exist
+        assert (suffix, mode) in {
+            *(("png", "CMYK"), ("bmp", "CMYK"), ("bmp", "LA"), ("gif", "CMYK")),
+            *(("jpg", "P"), ("jpg", "RGBA"), ("jpg", "LA")),
+        }
+        return
+    found = files.read_picture(path)
+    assert found.dtype == np.uint8
+    assert found.shape == RGB.shape
+    with Pillow.open(path) as opened:
+        assert (found == np.asarray(opened.convert("RGB"))).all()
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_a_png_of_16_bits_is_refused_with_the_cure(tmp_path, colour, channels):
+    path = tmp_path / "deep.png"
+    path.write_bytes(png(3, 2, 16, colour, channels, np.arange(6 * channels) * 1000))
+    with pytest.raises(InputError, match=r"8 bits a channel, got more .*-depth 8"):
+        files.read_picture(path)
+    with pytest.raises(InputError, match="8 bits a channel"):
+        files.read_mask(path)
+
+
+def test_other_files_of_16_bits_are_refused(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6 2 1 65535\n" + bytes(12))
+    (tmp_path / "b.pgm").write_bytes(b"P5 2 1 65535\n" + bytes(4))
+    Pillow.new("I;16", (4, 4)).save(tmp_path / "c.tif")
+    Pillow.new("F", (4, 4)).save(tmp_path / "d.tif")
+    for path in tmp_path.iterdir():
+        with pytest.raises(InputError, match="8 bits a channel"):
+            files.read_picture(path)
+    (tmp_path / "e.ppm").write_bytes(b"P6 2 1 100\n" + bytes(6))
+    assert files.read_picture(tmp_path / "e.ppm").shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_photograph_is_upright_and_says_so(tmp_path, turn):
+    exif = Pillow.Exif()
+    exif[0x0112], exif[0x010F] = turn, "Maker"
+    Pillow.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
+    found = files.read_photograph(tmp_path / "a.png")
+    seen = {
+        1: RGB, 2: RGB[:, ::-1], 3: RGB[::-1, ::-1], 4: RGB[::-1],
+        5: RGB.transpose(1, 0, 2), 6: np.rot90(RGB, -1),
+        7: RGB.transpose(1, 0, 2)[::-1, ::-1], 8: np.rot90(RGB),
+    }  # fmt: skip
+    assert (found.pixels == seen[turn]).all()
+    kept = Pillow.Exif()
+    kept.load(found.exif)
+    assert kept.get(0x0112, 1) == 1
+    assert kept[0x010F] == "Maker"
+
+
+def test_cmyk_with_a_profile_becomes_srgb_and_loses_the_profile(tmp_path):
+    cmyk = Pillow.fromarray(RGB).convert("CMYK")
+    cmyk.save(tmp_path / "plain.jpg", quality=100)
+    assert files.read_photograph(tmp_path / "plain.jpg").icc_profile is None
+    cmyk.save(tmp_path / "damaged.jpg", icc_profile=b"no profile")
+    with pytest.raises(InputError, match="colour profile that cannot be read"):
+        files.read_picture(tmp_path / "damaged.jpg")
+
+
+def test_a_profile_of_grey_values_is_not_kept_for_rgb(tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Pillow.fromarray(RGB).convert("L").save(tmp_path / "grey.png", icc_profile=profile)
+    Pillow.fromarray(RGB).save(tmp_path / "colour.png", icc_profile=profile)
+    assert files.read_photograph(tmp_path / "grey.png").icc_profile is None
+    assert files.read_photograph(tmp_path / "colour.png").icc_profile == profile
+
+
+def test_the_smallest_picture_is_read(tmp_path):
+    Pillow.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "dot.png")
+    assert files.read_picture(tmp_path / "dot.png").tolist() == [[[1, 2, 3]]]
+
+
+def test_fifty_megapixels_are_read_and_ninety_without_a_warning(tmp_path):
+    Pillow.new("1", (10_000, 9_500)).save(tmp_path / "large.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert files.read_mask(tmp_path / "large.png").shape == (9_500, 10_000)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    bomb = png(1, 1, 8, 2, 3, np.zeros(3)).replace(
+        struct.pack(">II", 1, 1), struct.pack(">II", 50_000, 50_000), 1
+    )
+    header = bomb[12:29]
+    bomb = bomb[:29] + struct.pack(">I", zlib.crc32(header)) + bomb[33:]
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    with pytest.raises(InputError, match=r"bomb\.png is no picture that can be read.*exceeds"):
+        files.read_picture(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "empty", "text", "dangling"])
+def test_what_is_no_picture_is_named(tmp_path, kind):
+    path = tmp_path / "thing.png"
+    {
+        "missing": lambda: None,
+        "folder": path.mkdir,
+        "pipe": lambda: os.mkfifo(path),
+        "empty": lambda: path.write_bytes(b""),
+        "text": lambda: path.write_text("a cat"),
+        "dangling": lambda: path.symlink_to(tmp_path / "nowhere"),
+    }[kind]()
+    for read in (files.read_picture, files.read_mask):
+        with pytest.raises(InputError, match=r"thing\.png"):
+            read(path)
+
+
+SAVED = {}
+for suffix, mode in (("PNG", "RGB"), ("JPEG", "RGB"), ("WEBP", "RGB"), ("GIF", "P"), ("TIFF", "L")):
+    stream = io.BytesIO()
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    more = {"exif": exif} if suffix in ("PNG", "JPEG", "WEBP") else {}
+    Pillow.fromarray(RGB).convert(mode).save(stream, suffix, **more)
+    SAVED[suffix] = stream.getvalue()
+
+
+@given(kind=st.sampled_from(sorted(SAVED)), data=st.data())
+def test_damaged_bytes_are_a_picture_or_one_error(tmp_path_factory, kind, data):
+    content = bytearray(SAVED[kind])
+    if data.draw(st.booleans(), "cut"):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    for _ in range(data.draw(st.integers(1, 6), "changes")):
+        if content:
+            place = data.draw(st.integers(0, len(content) - 1))
+            content[place] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damaged") / "a.png"
+    path.write_bytes(content)
+    for read in (files.read_picture, files.read_mask):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own, of damaged TIFF entries
+            with contextlib.suppress(InputError):  # anything else fails the test
+                assert read(path).size > 0
+
+
+# Reading masks
+
+
+def test_grey_over_the_threshold_is_hole(tmp_path):
+    Pillow.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "m.png")
+    assert (files.read_mask(tmp_path / "m.png").ravel() == (np.arange(256) > 127)).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK"])
+def test_a_mask_of_any_mode_is_read_by_its_grey_value(tmp_path, mode):
+    hole = np.zeros((8, 8), np.uint8)
+    hole[2:4, 3:7] = 255
+    mask = Pillow.fromarray(hole).convert("RGB").convert(mode)
+    mask.save(tmp_path / "m.tif")
+    assert (files.read_mask(tmp_path / "m.tif") == (hole > 0)).all()
+
+
+def test_a_mask_with_transparent_pixels_is_refused_with_the_cure(tmp_path):
+    mask = Pillow.new("RGBA", (4, 4), (0, 0, 0, 255))
+    mask.putpixel((1, 1), (0, 0, 0, 0))
+    mask.save(tmp_path / "m.png")
+    with pytest.raises(InputError, match=r"transparent pixels.*paint the hole white"):
+        files.read_mask(tmp_path / "m.png")
+
+
+# Writing
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_png_and_webp_keep_every_pixel_the_exif_entries_and_the_profile(tmp_path, suffix):
+    exif = Pillow.Exif()
+    exif[0x013B] = "Artist"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photograph = Photograph(RGB, exif.tobytes(), profile)
+    files.write_picture(tmp_path / f"a.{suffix}", photograph)
+    found = files.read_photograph(tmp_path / f"a.{suffix}")
+    assert (found.pixels == RGB).all()
+    assert found.icc_profile == profile
+    kept = Pillow.Exif()
+    kept.load(found.exif)
+    assert kept[0x013B] == "Artist"
+
+
+def test_jpg_keeps_the_entries_and_nearly_the_pixels(tmp_path):
+    smooth = np.linspace(0, 255, 64, dtype=np.uint8)[:, None, None].repeat(64, 1).repeat(3, 2)
+    exif = Pillow.Exif()
+    exif[0x013B] = "Artist"
+    files.write_picture(tmp_path / "a.jpg", Photograph(smooth, exif.tobytes(), b"profile"))
+    found = files.read_photograph(tmp_path / "a.jpg")
+    assert np.abs(found.pixels.astype(int) - smooth).max() <= 3
+    assert found.icc_profile == b"profile"
+    assert b"Artist" in found.exif
+
+
+def test_the_thumbnail_that_shows_what_the_hole_hides_is_not_kept(tmp_path):
+    exif = Pillow.Exif()
+    exif[0x010F] = "Maker"
+    exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    thumbnail = io.BytesIO()
+    Pillow.fromarray(RGB).save(thumbnail, "JPEG")
+    # IFD1 by hand: Pillow writes none. Little-endian TIFF with IFD0 -> IFD1 -> thumbnail
+    jpeg = thumbnail.getvalue()
+    ifd0 = struct.pack("<H", 1) + struct.pack("<HHI4s", 0x010F, 2, 4, b"Abc\0")
+    second = 8 + len(ifd0) + 4
+    ifd1 = struct.pack("<H", 2)
+    start = second + 2 + 2 * 12 + 4
+    ifd1 += struct.pack("<HHII", 0x0201, 4, 1, start) + struct.pack(
+        "<HHII", 0x0202, 4, 1, len(jpeg)
+    )
+    tiff = b"II*\0" + struct.pack("<I", 8) + ifd0 + struct.pack("<I", second) + ifd1
+    tiff += struct.pack("<I", 0) + jpeg
+    Pillow.fromarray(RGB).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + tiff)
+    assert jpeg in (tmp_path / "a.jpg").read_bytes()
+    found = files.read_photograph(tmp_path / "a.jpg")
+    assert b"Abc" in found.exif
+    assert jpeg not in found.exif
+    assert b"\xff\xd8\xff" not in found.exif
+
+
+def test_a_format_that_cannot_hold_the_picture_says_so(tmp_path):
+    wide = np.zeros((1, 16_384, 3), np.uint8)
+    with pytest.raises(InputError, match=r"at most 16383 pixels, got \(1, 16384\).*choose png"):
+        files.write_picture(tmp_path / "a.webp", Photograph(wide, None, None))
+    with pytest.raises(InputError, match=r"a\.jpg cannot be written.*choose png"):
+        files.write_picture(tmp_path / "a.jpg", Photograph(RGB, b"Exif\0\0" + bytes(70_000), None))
+    assert not list(tmp_path.iterdir())

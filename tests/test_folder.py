@@ -1,0 +1,369 @@
+"""Folder runs: every picture once, bad files at the end, nothing mixed, nothing lost."""
+
+import contextlib
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from picme_rt import cli, folder, session, sheet
+from picme_rt.errors import InputError
+
+SIZES = {"a": (40, 60), "b": (70, 50), "c": (33, 90)}
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    """Stand in a folder with photos/a.png, b.png, c.jpg and masks/ of the same names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "masks").mkdir()
+    rng = np.random.default_rng(0)
+    for name, shape in SIZES.items():
+        suffix = "jpg" if name == "c" else "png"
+        picture = Pillow.fromarray(rng.integers(0, 256, (*shape, 3), np.uint8))
+        picture.save(tmp_path / "photos" / f"{name}.{suffix}")
+        hole = np.zeros(shape, np.uint8)
+        hole[5:25, 10:40] = 255
+        Pillow.fromarray(hole).save(tmp_path / "masks" / f"{name}.png")
+    return tmp_path
+
+
+def read(path):
+    with Pillow.open(path) as opened:
+        return np.asarray(opened)
+
+
+@pytest.fixture
+def picme(engine):
+    def run(*arguments):
+        command = ["complete", "photos", "masks", "-o", "out", "-k", "2", "--engine", str(engine)]
+        return cli.main([*command, *(str(a) for a in arguments)])
+
+    return run
+
+
+def names(place):
+    return sorted(p.name for p in place.iterdir())
+
+
+RESULTS = sorted(f"{name}_{what}.png" for name in "abc" for what in ("00", "01", "sheet"))
+
+
+def test_every_picture_of_a_folder_is_completed_as_alone(disk, picme, engine, capsys):
+    assert picme() == 0
+    out, err = capsys.readouterr()
+    assert out.split() == [f"out/{name}_sheet.png" for name in "abc"]
+    assert err == ""
+    assert names(disk / "out") == sorted([*RESULTS, folder.RECORD])
+    for image in ("photos/a.png", "photos/b.png", "photos/c.jpg"):
+        name = image[7]
+        command = ["complete", image, "masks", "-o", "alone", "-k", "2", "--engine", str(engine)]
+        assert cli.main(command) == 0
+        known = read(f"masks/{name}.png") == 0
+        for i in range(2):
+            done = read(f"out/{name}_0{i}.png")
+            assert (done == read(f"alone/{name}_0{i}.png")).all()
+            assert (done[known] == read(image)[known]).all()
+
+
+def test_one_mask_may_serve_all_pictures_of_its_size(disk, engine, capsys):
+    command = ["complete", "photos", "masks/a.png", "-o", "out", "-k", "1", "--engine", str(engine)]
+    assert cli.main(command) == 1
+    out, err = capsys.readouterr()
+    assert out.split() == ["out/a_sheet.png"]
+    lines = err.splitlines()
+    assert lines[0].startswith("picme: photos/b.png: mask must have the height and width of img")
+    assert lines[1].startswith("picme: photos/c.jpg: mask must have the height and width of img")
+    assert lines[2] == "picme: 2 of 3 pictures could not be completed"
+
+
+def test_bad_files_are_named_at_the_end_and_the_rest_is_done(disk, picme, capsys):
+    (disk / "photos" / "broken.png").write_bytes((disk / "photos" / "a.png").read_bytes()[:900])
+    (disk / "photos" / "d.png").write_bytes((disk / "photos" / "a.png").read_bytes())  # no mask
+    (disk / "photos" / "notes.txt").write_text("no picture")
+    (disk / "photos" / "twin.png").write_bytes((disk / "photos" / "a.png").read_bytes())
+    (disk / "photos" / "twin.jpg").write_bytes((disk / "photos" / "a.png").read_bytes())
+    (disk / "photos" / ".hidden.png").write_bytes(b"")
+    for name in ("broken", "twin"):
+        (disk / "masks" / f"{name}.png").write_bytes((disk / "masks" / "a.png").read_bytes())
+    (disk / "photos" / "sub.png").mkdir()
+    (disk / "masks" / "sub.png").write_bytes((disk / "masks" / "a.png").read_bytes())
+    assert picme() == 1
+    out, err = capsys.readouterr()
+    assert out.split() == [f"out/{name}_sheet.png" for name in "abc"]
+    *lines, last = err.splitlines()
+    assert last == "picme: 5 of 8 pictures could not be completed"
+    assert len(lines) == 5
+    for says in (
+        "photos/broken.png is no picture",
+        "photos/d.png: masks must hold one mask named d (.png, .jpg, ...), got none",
+        "photos/twin.jpg: 2 pictures are named twin",
+        "photos/twin.png: 2 pictures are named twin",
+        "photos/sub.png is no picture",
+    ):
+        assert any(says in line for line in lines)
+    assert names(disk / "out") == sorted([*RESULTS, folder.RECORD])
+
+
+def test_two_masks_of_one_name_are_refused(disk):
+    (disk / "masks" / "a.JPG").write_bytes(b"")
+    with pytest.raises(InputError, match=r"one mask named a .*got 2: a\.JPG, a\.png"):
+        folder.pair(disk / "photos" / "a.png", disk / "masks")
+
+
+def test_json_is_one_line_a_picture_and_a_summary(disk, picme, capsys):
+    (disk / "photos" / "z.png").write_bytes(b"")
+    assert picme("--json") == 1
+    *lines, last = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [line["image"] for line in lines] == ["photos/a.png", "photos/b.png", "photos/c.jpg"]
+    assert [one["index"] for one in lines[0]["results"]] == [0, 1]
+    assert lines[0]["results"][1]["path"] == "out/a_01.png"
+    assert (last["completed"], last["kept"]) == (3, 0)
+    assert [one["image"] for one in last["failed"]] == ["photos/z.png"]
+
+
+def test_what_is_there_is_kept_unless_forced_or_resumed(disk, picme, capsys):
+    assert picme() == 0
+    before = {name: (disk / "out" / name).read_bytes() for name in RESULTS}
+    capsys.readouterr()
+    assert picme("--seed", 1) == 1
+    assert "holds a run; pass --resume to go on, --force" in capsys.readouterr().err
+    assert {name: (disk / "out" / name).read_bytes() for name in RESULTS} == before
+    assert picme("--seed", 1, "--force") == 0
+    assert all((disk / "out" / name).read_bytes() != before[name] for name in RESULTS)
+
+
+def test_results_without_a_record_are_not_overwritten(disk, picme, capsys):
+    (disk / "out").mkdir()
+    (disk / "out" / "b_01.png").write_text("somebody's")
+    assert picme() == 1
+    assert "out/b_01.png exists; pass --force" in capsys.readouterr().err
+    assert names(disk / "out") == ["b_01.png"]
+    assert picme("--resume") == 1
+    assert "holds no run to go on with" in capsys.readouterr().err
+
+
+def test_resume_makes_what_is_missing_and_nothing_twice(disk, picme, capsys):
+    assert picme() == 0
+    before = {name: (disk / "out" / name).read_bytes() for name in RESULTS}
+    gone = ["a_01.png", "a_sheet.png", "c_00.png", "c_01.png", "c_sheet.png"]
+    for name in gone:
+        (disk / "out" / name).unlink()
+    stamps = {name: (disk / "out" / name).stat().st_mtime_ns for name in set(RESULTS) - set(gone)}
+    (disk / "out" / ".picme-killed.tmp").mkdir()  # what a writer that was killed leaves
+    capsys.readouterr()
+    assert picme("--resume", "--json") == 0
+    *lines, last = map(json.loads, capsys.readouterr().out.splitlines())
+    done = {one["path"] for line in lines for one in line["results"]}
+    assert done == {"out/a_01.png", "out/c_00.png", "out/c_01.png"}
+    assert (last["completed"], last["kept"]) == (2, 1)
+    assert {name: (disk / "out" / name).read_bytes() for name in RESULTS} == before
+    assert {name: (disk / "out" / name).stat().st_mtime_ns for name in stamps} == stamps
+    assert names(disk / "out") == sorted([*RESULTS, folder.RECORD])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["--seed", 1], "another seed"),
+        (["-k", 3], "another k"),
+        (["--format", "webp"], "another format"),
+        (["--temperature", 0.5, "--mode", "mean"], "another mode and temperature"),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_options(disk, picme, capsys, change, says):
+    assert picme() == 0
+    capsys.readouterr()
+    assert picme("--resume", *change) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_a_run_is_not_resumed_with_another_engine_or_a_damaged_record(disk, picme, exported):
+    assert picme() == 0
+    place = disk / "out" / folder.RECORD
+    record = json.loads(place.read_text())
+    with pytest.raises(InputError, match="another engine"):
+        folder.check(disk / "out", record | {"engine": {}})
+    for damaged, says in ((b"{", "is damaged"), (b"[]", "another"), (b"\xff", "is damaged")):
+        place.write_bytes(damaged)
+        with pytest.raises(InputError, match=says):
+            folder.check(disk / "out", record)
+
+
+def test_options_are_refused_before_anything_is_written(disk, picme, capsys):
+    for options, says in (
+        (["-k", 0], "k must be"),
+        (["-k", 10_001], "at most 10000"),
+        (["--primitive", 6], "primitive must be"),
+        (["--temperature", "nan"], "temperature must be"),
+        (["--seed", 2**64], "seed must be"),
+    ):
+        assert picme(*options) == 1
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert says in err
+    assert not (disk / "out").exists()
+
+
+def test_an_empty_folder_is_one_error(disk, engine, capsys):
+    (disk / "empty").mkdir()
+    command = ["complete", "empty", "masks", "-o", "out", "--engine", str(engine)]
+    assert cli.main(command) == 1
+    assert "empty holds no picture (.jpg" in capsys.readouterr().err
+    assert not (disk / "out").exists()
+
+
+def test_results_never_go_among_the_pictures_or_masks(disk, engine, capsys):
+    for out in ("photos", "masks", "masks/../photos"):
+        command = ["complete", "photos", "masks", "-o", out, "--engine", str(engine)]
+        assert cli.main(command) == 1
+        assert "--out must be another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["webp", "jpg"])
+def test_other_formats_keep_exif_and_profile(disk, engine, suffix):
+    exif = Pillow.Exif()
+    exif[0x0112], exif[0x013B] = 3, "Artist"
+    image = read("photos/a.png")
+    Pillow.fromarray(image).save("turned.png", exif=exif, icc_profile=b"a profile")
+    Pillow.fromarray(read("masks/a.png")[::-1, ::-1]).save("mask.png")
+    command = ["complete", "turned.png", "mask.png", "-o", "o", "-k", "1", "--format", suffix]
+    assert cli.main([*command, "--engine", str(engine)]) == 0
+    with Pillow.open(f"o/turned_00.{suffix}") as done:
+        assert done.info["icc_profile"] == b"a profile"
+        assert done.getexif()[0x013B] == "Artist"
+        assert done.getexif().get(0x0112, 1) == 1
+        pixels = np.asarray(done)
+    known = read("mask.png") == 0
+    error = np.abs(pixels.astype(int) - image[::-1, ::-1])[known]
+    assert error.max() == 0 if suffix == "webp" else error.mean() < 20  # noise is hard on JPEG
+    assert (disk / "o" / "turned_sheet.png").exists()
+
+
+def test_a_terminal_sees_pictures_a_second_and_the_time_left(disk, engine):
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = ["complete", "photos", "masks", "-o", "out", "-k", "1", "--engine", str(engine)]
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        with os.fdopen(theirs, "wb") as terminal:
+            done = subprocess.run(
+                [sys.executable, "-m", "picme_rt", *command],
+                stdout=subprocess.PIPE, stderr=terminal, check=False,
+            )  # fmt: skip
+        shown = ""
+        with contextlib.suppress(OSError):  # EIO: nobody writes any more
+            while text := screen.read(1 << 16):
+                shown += text.decode()
+    assert done.returncode == 0
+    assert len(done.stdout.split()) == 3
+    assert "3/3" in shown
+    assert "img" in shown
+    assert "<00:0" in shown
+
+
+def test_ctrl_c_ends_with_130_and_a_folder_that_can_be_resumed(disk, picme, engine):
+    for i in range(200):
+        (disk / "photos" / f"n{i:03d}.png").symlink_to(disk / "photos" / "a.png")
+        (disk / "masks" / f"n{i:03d}.png").symlink_to(disk / "masks" / "a.png")
+    command = ["complete", "photos", "masks", "-o", "out", "-k", "2", "--engine", str(engine)]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "picme_rt", *command],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with child:
+        assert child.stdout is not None
+        child.stdout.readline()  # the first picture is done
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate()
+    assert child.returncode == 130
+    assert err == "picme: interrupted; what was finished is on disk\n"
+    for path in (disk / "out").glob("*.png"):
+        read(path)
+    assert not [p for p in (disk / "out").iterdir() if p.name.startswith(".")]
+    assert picme("--resume") == 0
+    assert len(list((disk / "out").glob("*.png"))) == 203 * 3
+
+
+def test_memory_is_flat_over_pictures_and_results(disk, engine, monkeypatch):
+    """No more than one result is alive at a time: each is written before the next is made."""
+    alive = []
+
+    def stream(self, **options):
+        for one in original(self, **options):
+            alive.append(one.index)
+            assert (disk / "out" / f"a_{one.index:02d}.png").exists() is False
+            yield one
+            assert (disk / "out" / f"a_{one.index:02d}.png").exists()
+
+    original = session.Encoded.stream
+    monkeypatch.setattr(session.Encoded, "stream", stream)
+    command = ["complete", "photos/a.png", "masks", "-o", "out", "-k", "5", "--engine", str(engine)]
+    assert cli.main(command) == 0
+    assert alive == list(range(5))
+
+
+def test_a_sheet_of_many_or_large_pictures_stays_small(monkeypatch):
+    img, hole = np.zeros((10, 10, 3), np.uint8), np.zeros((10, 10), bool)
+    made = 0
+
+    def results(k):
+        nonlocal made
+        for _ in range(k):
+            made += 1
+            yield img
+
+    assert sheet.sheet(img, hole, results(3), 3).shape == (26, 80, 3)
+    page = sheet.sheet(img, hole, results(500), 500)
+    assert made == 503  # all are taken, 99 are shown
+    assert page.shape == (25 * 18 + 8, 80, 3)
+    monkeypatch.setattr(sheet, "PAGE_PIXELS", 100)
+    assert sheet.sheet(img, hole, results(3), 3).shape == (21, 60, 3)
+    Pillow.fromarray(page).save(io.BytesIO(), "PNG")
+
+
+def test_a_disk_that_is_full_stops_the_run_and_keeps_what_is_done(disk, picme, capsys, monkeypatch):
+    write, written = folder.files.write_picture, []
+
+    def full(path, photograph):
+        if len(written) == 4:
+            raise OSError(28, "No space left on device", str(path))
+        write(path, photograph)
+        written.append(path.name)
+
+    monkeypatch.setattr(folder.files, "write_picture", full)
+    assert picme() == 1
+    out, err = capsys.readouterr()
+    assert out.split() == ["out/a_sheet.png"]
+    assert err == "picme: out/b_01.png: No space left on device\n"
+    monkeypatch.undo()
+    monkeypatch.chdir(disk)
+    stamps = {name: (disk / "out" / name).stat().st_mtime_ns for name in written}
+    assert picme("--resume") == 0
+    assert {name: (disk / "out" / name).stat().st_mtime_ns for name in written} == stamps
+    assert names(disk / "out") == sorted([*RESULTS, folder.RECORD])
+
+
+def test_a_forced_run_that_is_killed_leaves_no_result_of_the_old_one(disk, picme, monkeypatch):
+    """Else --resume would take the old results for the new run's."""
+    assert picme() == 0
+
+    def killed(*arguments, **options):
+        raise SystemExit(9)
+
+    monkeypatch.setattr(folder, "complete", killed)
+    with pytest.raises(SystemExit):
+        picme("--force", "--seed", 1)
+    monkeypatch.undo()
+    monkeypatch.chdir(disk)
+    assert names(disk / "out") == [folder.RECORD]
+    assert picme("--resume", "--seed", 1) == 0
+    assert names(disk / "out") == sorted([*RESULTS, folder.RECORD])

@@ -1,0 +1,289 @@
+"""The compiled module on a GPU: built there by pip, called with torch's arrays, in a graph, timed.
+
+A GPU's machine may have no network: pip takes scikit-build-core, pybind11 and CMake from the
+python3 that runs this.
+"""
+
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from gpu import launches, timing
+from picme_rt.kernels import GmmSample
+from picme_rt.sampling_cuda import sample_gmm_cuda
+
+Result = dict[str, Any]
+TRAINING = Path(__file__).parents[1]
+CALL = (
+    "import json, sys, torch; from gpu import module; "
+    "print(json.dumps(module.use(torch.device(sys.argv[1]), sys.argv[2] == 'True')))"
+)
+SIZES = ((1, 6, 256, 6), (1, 1, 8192, 6), (64, 6, 256, 50), (64, 1, 8192, 50))
+"""B, P, D, k: PICME's latent and PIC's, as one request and as a full GPU."""
+
+
+class Loan(NamedTuple):
+    """The arrays of a launch, on the device."""
+
+    inputs: tuple[torch.Tensor, ...]
+    z: torch.Tensor
+    primitive: torch.Tensor
+    log_prob: torch.Tensor
+
+    def poison(self) -> None:
+        """Fills the outputs with what no launch writes."""
+        self.z.fill_(float("nan"))
+        self.primitive.fill_(-1)
+        self.log_prob.fill_(float("nan"))
+
+
+class Hidden:
+    """A torch tensor that speaks DLPack alone."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = tensor
+        self.__dlpack__ = tensor.__dlpack__
+        self.__dlpack_device__ = tensor.__dlpack_device__
+
+
+def measure(device: torch.device, compiler: str, tiny: bool) -> Result:
+    """Builds the module with this nvcc, then checks and times it; a build that fails is told."""
+    major, minor = torch.cuda.get_device_capability(device)
+    with tempfile.TemporaryDirectory() as folder:
+        built = build(Path(folder), compiler, f"{major}{minor}-real")
+        if not built["pass"]:
+            return {"rows": [], "checks": [built]}
+        # a process of its own, for the repository's picme_rt is already imported in this one
+        done = subprocess.run(
+            [sys.executable, "-c", CALL, str(device), str(tiny)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join((folder, str(TRAINING)))},
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            timeout=540,
+            check=False,
+        )
+    ran: Result = {"name": "the module runs", "pass": done.returncode == 0}
+    used = json.loads(done.stdout) if ran["pass"] else {"rows": [], "checks": []}
+    return {**used, "checks": [built, ran, *used["checks"]]}
+
+
+def use(device: torch.device, tiny: bool) -> Result:
+    """Checks and times the picme_rt that is imported."""
+    found: list[Result] = []
+
+    def time_all(device: torch.device) -> Iterator[Result]:
+        found.extend(rows(device, tiny))
+        yield {"name": "the launches are timed", "pass": True}
+
+    checks = [check for run in (*CHECKS, time_all) for check in attempted(run, device)]
+    return {"rows": found, "checks": checks}
+
+
+def attempted(
+    run: Callable[[torch.device], Iterator[Result]], device: torch.device
+) -> Iterator[Result]:
+    """The checks of `run`; an exception is a failed one, for the others are still worth having."""
+    try:
+        yield from run(device)
+    except Exception as exc:
+        yield {"name": run.__name__, "pass": False, "said": f"{type(exc).__name__}: {exc}"[-500:]}
+
+
+def build(folder: Path, compiler: str, architectures: str) -> Result:
+    """`pip install` of this repository into a folder, without network or other packages."""
+    settings = {"PICME_CUDA": "ON", "PICME_CUDA_ARCHITECTURES": architectures}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            *("--no-index", "--no-build-isolation", "--no-deps", "--target", str(folder)),
+            *(f"--config-settings=cmake.define.{name}={value}" for name, value in settings.items()),
+            str(launches.ROOT),
+        ],
+        env={**os.environ, "CUDACXX": compiler},
+        capture_output=True,
+        text=True,
+        timeout=540,
+        check=False,
+    )
+    checked: Result = {"name": "pip builds the module with CUDA", "pass": done.returncode == 0}
+    return checked if checked["pass"] else {**checked, "said": (done.stdout + done.stderr)[-1500:]}
+
+
+def borrowed(case: launches.Case, device: torch.device) -> Loan:
+    """A case's arrays on the device, and poisoned room for what is drawn."""
+    inputs = tuple(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in case.arrays)
+    (batch, _, dim), k = inputs[1].shape, case.options["k"]
+    loan = Loan(
+        inputs,
+        torch.empty(batch, k, dim, device=device),
+        torch.empty(batch, k, dtype=torch.int32, device=device),
+        torch.empty(batch, k, device=device),
+    )
+    loan.poison()
+    return loan
+
+
+def draw(
+    case: launches.Case,
+    loan: Loan,
+    *,
+    through: Callable[[torch.Tensor], Any] = lambda tensor: tensor,
+) -> None:
+    """One launch on torch's current stream; `through` dresses the tensors up."""
+    sample_gmm_cuda(
+        *(through(array) for array in loan.inputs),
+        out_z=through(loan.z),
+        out_primitive=through(loan.primitive),
+        out_log_prob=through(loan.log_prob) if case.density else None,
+        stream=torch.cuda.current_stream().cuda_stream,
+        **case.options,
+    )
+
+
+def compared(name: str, case: launches.Case, loan: Loan) -> Result:
+    """One check of what a launch left, against the reference on the arrays as they are now."""
+    arrays = tuple(array.cpu().numpy() for array in loan.inputs)
+    drawn = GmmSample(*(array.cpu().numpy() for array in (loan.z, loan.primitive, loan.log_prob)))
+    return launches.judged(case._replace(name=name, arrays=arrays), drawn)
+
+
+def by_protocol(device: torch.device) -> Iterator[Result]:
+    """The golden cases through each way that an array can come in."""
+    ways: dict[str, Callable[[torch.Tensor], Any]] = {"torch": lambda tensor: tensor}
+    ways["DLPack"] = Hidden
+    if importlib.util.find_spec("cupy"):
+        ways["CuPy"] = importlib.import_module("cupy").from_dlpack
+    for way, through in ways.items():
+        for name, (case, golden) in launches.golden().items():
+            loan = borrowed(case, device)
+            draw(case, loan, through=through)
+            checked = compared(f"golden hash, {name}, arrays by {way}", case, loan)
+            same = launches.hash_of(loan.z.cpu().numpy()) == golden
+            yield {**checked, "pass": checked["pass"] and same}
+
+
+def on_streams(device: torch.device) -> Iterator[Result]:
+    """A stream of torch's, whose work before and after the launch must stay in order."""
+    case = launches.Case("a stream", launches.mixture(8, 6, 4096), {"k": 50})
+    loan = borrowed(case, device)
+    seeds = torch.from_numpy(case.arrays[3][::-1].copy()).to(device)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)  # type: ignore[no-untyped-call]  # torch's own
+        loan.inputs[3].copy_(seeds)
+        draw(case, loan)
+        drawn = loan.z.clone()
+    torch.cuda.synchronize()
+    checked = compared("a stream of torch's", case, loan)
+    yield {**checked, "pass": checked["pass"] and torch.equal(drawn, loan.z)}
+
+
+def in_a_graph(device: torch.device) -> Iterator[Result]:
+    """A captured launch, replayed over poison with other seeds and another mixture."""
+    case = launches.Case("a graph", launches.mixture(2, 6, 257), {"k": 6, "first": 6})
+    loan = borrowed(case, device)
+    graph = captured(case, loan)
+    for replay in range(3):
+        loan.poison()
+        loan.inputs[3].copy_(torch.from_numpy(np.array([replay, 2**64 - 1 - replay], np.uint64)))
+        loan.inputs[1].mul_(0.5)
+        graph.replay()
+        torch.cuda.synchronize()
+        yield compared(f"a graph, replay {replay}", case, loan)
+
+
+def twice(device: torch.device) -> Iterator[Result]:
+    """log_prob has the same bits in every run and for every batch."""
+    case = launches.Case("twice", launches.mixture(5, 6, 8192), {"k": 6})
+    loan = borrowed(case, device)
+    draw(case, loan)
+    first = loan.log_prob.clone()
+    loan.poison()
+    draw(case, loan)
+    alone = case._replace(arrays=tuple(array[3:4] for array in case.arrays))
+    lone = borrowed(alone, device)
+    draw(alone, lone)
+    same = torch.equal(first, loan.log_prob) and torch.equal(first[3:4], lone.log_prob)
+    yield {"name": "log_prob, twice and alone, to the bit", "pass": same}
+
+
+CHECKS: tuple[Callable[[torch.device], Iterator[Result]], ...] = (
+    by_protocol,
+    on_streams,
+    in_a_graph,
+    twice,
+)
+
+
+def captured(case: launches.Case, loan: Loan) -> torch.cuda.CUDAGraph:
+    """One launch as a CUDA graph, warmed up before."""
+    draw(case, loan)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        draw(case, loan)
+    return graph
+
+
+def rows(device: torch.device, tiny: bool) -> list[Result]:
+    """Time of a launch and of its replay, against a copy that moves as many bytes."""
+    effort = timing.TINY if tiny else timing.FULL
+    found = []
+    for batch, primitives, dim, k in SIZES[:2] if tiny else SIZES:
+        arrays = launches.mixture(batch, primitives, dim)
+        for density in (True, False):
+            case = launches.Case("timed", arrays, {"k": k}, density)
+            row = {"size": [batch, primitives, dim, k], "log_prob": density}
+            found.append({**row, **timed(case, device, effort)})
+    return found
+
+
+def timed(case: launches.Case, device: torch.device, effort: timing.Effort) -> Result:
+    """One row of `rows`."""
+    loan = borrowed(case, device)
+    touched = [*loan.inputs, loan.z, loan.primitive, *([loan.log_prob] if case.density else [])]
+    moved = sum(array.nbytes for array in touched)
+    source = torch.randint(256, (moved // 2,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    graph = captured(case, loan)
+
+    def launch() -> None:
+        draw(case, loan)
+
+    def copy() -> None:
+        target.copy_(source)
+
+    ways: dict[str, Callable[[], object]] = {"launch": launch, "graph": graph.replay, "copy": copy}
+    taken = {way: timing.measure(call, device, effort) for way, call in ways.items()}
+    return {
+        "bytes": moved,
+        **{way: found._asdict() for way, found in taken.items()},
+        "of_copy": taken["copy"].median_ms / taken["graph"].median_ms,
+    }
+
+
+def table(found: list[Result]) -> str:
+    """One row a size, with and without log_prob."""
+    drawn = [
+        (
+            ", ".join(map(str, row["size"])),
+            "yes" if row["log_prob"] else "no",
+            f"{row['bytes'] / 1e6:.3g}",
+            *(str(timing.Timing(**row[way])) for way in ("launch", "graph", "copy")),
+            f"{row['of_copy']:.0%}",
+        )
+        for row in found
+    ]
+    head = ("B, P, D, k", "log_prob", "MB read + written", "ms by Python", "ms in a graph")
+    return timing.markdown((*head, "ms to copy as much", "copy / graph"), drawn)
