@@ -1,8 +1,8 @@
 """The cases of atomic_cases.py, in a process of their own.
 
-They fork hundreds of times, once for each system call at which a writer may be killed. A fork
-copies the page tables of its parent: of a process in which torch and ONNX Runtime have run, that
-takes a second each.
+They fork hundreds of times, once for each system call at which a writer may be killed. The child
+of a process in which ONNX Runtime has run may wait for ever: when it collects garbage and frees a
+session, it waits for threads that it does not have.
 """
 
 import subprocess

@@ -68,12 +68,17 @@ def by_nvrtc(source, architecture, flags, _folder):
     ]
     encoded = [option.encode() for option in options]
     (compiled,) = nvrtc.nvrtcCompileProgram(program, len(encoded), encoded)
-    log = b" " * asked(nvrtc.nvrtcGetProgramLogSize(program))
+    log = room(asked(nvrtc.nvrtcGetProgramLogSize(program)))
     asked(nvrtc.nvrtcGetProgramLog(program, log))
     assert compiled == nvrtc.nvrtcResult.NVRTC_SUCCESS, log.decode()
-    ptx = b" " * asked(nvrtc.nvrtcGetPTXSize(program))
+    ptx = room(asked(nvrtc.nvrtcGetPTXSize(program)))
     asked(nvrtc.nvrtcGetPTX(program, ptx))
-    return ptx.decode()
+    return ptx.rstrip(b"\0").decode()
+
+
+def room(size):
+    """Bytes that NVRTC writes into; never a single one, which Python shares with all its users."""
+    return bytes(size + 1)
 
 
 COMPILERS = [

@@ -275,8 +275,13 @@ def test_ctrl_c_ends_with_130_and_a_folder_that_can_be_resumed(disk, picme, engi
         (disk / "photos" / f"n{i:03d}.png").symlink_to(disk / "photos" / "a.png")
         (disk / "masks" / f"n{i:03d}.png").symlink_to(disk / "masks" / "a.png")
     command = ["complete", "photos", "masks", "-o", "out", "-k", "2", "--engine", str(engine)]
+    # a shell's background job ignores Ctrl-C, and so would its children
+    listening = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from picme_rt.cli import main; sys.exit(main())"
+    )
     child = subprocess.Popen(
-        [sys.executable, "-m", "picme_rt", *command],
+        [sys.executable, "-c", listening, *command],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     with child:
