@@ -16,7 +16,7 @@ from picme_rt.resample import Taps
 
 SEAM = 1.5 / 64  # width of the seam's blend, as a share of the engine's side
 GRID = 64  # places a side on which the seam's correction is computed
-_ROWS = 256  # rows of the picture that are held as float at a time, on both ways
+_ROWS = 256  # rows of the picture that are held as float at a time
 
 
 class Fit(NamedTuple):

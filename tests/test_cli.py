@@ -247,7 +247,7 @@ def test_a_bug_is_not_hidden(monkeypatch):
 
 
 def test_help_of_every_verb_names_its_defaults(capsys):
-    for verb in cli.VERBS:
+    for verb in set(cli.VERBS) - {"completion"}:  # has nothing but the shell's name
         with pytest.raises(SystemExit) as caught:
             picme(verb, "--help")
         assert caught.value.code == 0

@@ -10,7 +10,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.epilog = 'bash: eval "$(picme completion bash)" (default: none, name the shell)'
+    parser.epilog = 'In ~/.bashrc: eval "$(picme completion bash)"'
     parser.add_argument("shell", choices=SHELLS, help="the shell to print for")
 
 
