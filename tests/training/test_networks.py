@@ -89,7 +89,7 @@ def test_a_preset_has_its_shapes_at_every_size(preset, size):
 def test_a_discriminator_scores_patches_at_every_size(preset, size):
     judge = discriminator.make(config(preset, size)).eval()
     with torch.no_grad():
-        scores = judge(picture(1, size))
+        scores = judge(picture(1, size), centre_hole(1, size))
     side = 8 if preset == "cats" else 6
     assert scores.shape == (1, 1, side, side)
 
@@ -306,7 +306,7 @@ def test_training_brings_every_kernel_of_a_discriminator_to_a_spectral_norm_of_o
     torch.manual_seed(0)
     judge = discriminator.make(config("picme")).train()
     for _ in range(30):
-        judge(picture(1))
+        judge(picture(1), centre_hole(1))
     for layer in judge.eval().modules():
         if isinstance(layer, nn.Conv2d):
             largest = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), ord=2)

@@ -124,11 +124,12 @@ def generator_pass(
         terms["KL_match"] = kl(z_c, fitted.primitive(j).detach()).mean()
     if encoding.z_m is not None:
         terms["KL_m"] = kl_to_standard(encoding.z_m).mean()
-    judged = pictures[-1]
+    judged, holes = pictures[-1], hole.repeat(ways, 1, 1, 1)
     if config.composite:
-        judged = torch.where(hole.repeat(ways, 1, 1, 1) > 0, judged, image.repeat(ways, 1, 1, 1))
-    scores = judge(torch.cat([judged, image])).float()
-    made, real = scores[:-batch], scores[-batch:]
+        judged = torch.where(holes > 0, judged, image.repeat(ways, 1, 1, 1))
+    with torch.no_grad():  # Eq. 7 is no function of g here: a third of D's pass back is saved
+        real = judge(image, hole).float()
+    made = judge(judged, holes).float()
     terms["L_A"] = losses.adversarial(made[:batch], made[batch:], real)
     weights = {
         "L_F": config.frequency,
@@ -148,7 +149,8 @@ def generator_pass(
     return Pass(loss, {k: v.detach() for k, v in terms.items()}, judged.detach(), j)
 
 
-def discriminator_loss(judge: nn.Module, image: Tensor, generated: Tensor) -> Tensor:
+def discriminator_loss(judge: nn.Module, image: Tensor, hole: Tensor, generated: Tensor) -> Tensor:
     """The LSGAN loss of D on originals (B, ...) and generated pictures (n B, ...)."""
-    scores = judge(torch.cat([image, generated])).float()
+    holes = hole.repeat(1 + len(generated) // len(image), 1, 1, 1)
+    scores = judge(torch.cat([image, generated]), holes).float()
     return losses.discriminator(scores[: len(image)], scores[len(image) :])

@@ -2,16 +2,18 @@
 
 The picture enters at 32x32 by pixel-unshuffle; z reaches every scale of the decoder as a
 per-channel scale and shift; the features of I_m reach it weighted by the share of known pixels, so
-that the hole is filled from z and from the coarsest map. No operation spans the whole image above
-8x8, hence a runtime may later decode the hole alone. docs/method.md lists these departures.
+that the hole is filled from z and from the coarsest map. Above 64x64 the picture leaves it by
+pixel-shuffle. No operation spans the whole image above 8x8, hence a runtime may later decode the
+hole alone. docs/method.md lists these departures.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTHS = {8: 128, 16: 96, 32: 48, 64: 24, 128: 16, 256: 12}
+WIDTHS = {8: 128, 16: 96, 32: 48}
 """Channels of the maps, by their side in pixels."""
+FINEST = 64  # side of the decoder's last map
 LATENT = 128
 STYLE = 192
 SLOPE = 0.2
@@ -91,12 +93,11 @@ class Decoder(nn.Module):
                 nn.ModuleList(Residual(width, styled=True) for _ in range(2 if side == 8 else 1))
             )
             inputs = width
-        self.grow = nn.ModuleList()
-        side = 64
-        while side <= size:
-            self.grow.append(_conv(inputs, WIDTHS[side]))
-            inputs, side = WIDTHS[side], 2 * side
-        self.colours = _conv(inputs, 3)
+        self.shuffle = size // FINEST
+        width = 24 if size == FINEST else 32
+        self.grow = _conv(inputs, width)
+        self.fine = Residual(width, styled=True) if size > FINEST else None
+        self.colours = _conv(width, 3 * self.shuffle**2)
         with torch.no_grad():
             self.colours.weight.mul_(0.3)  # start inside of tanh's flat ends
 
@@ -114,6 +115,8 @@ class Decoder(nn.Module):
             x = enter(x) + skip(feature)
             for block in blocks:  # type: ignore[attr-defined]  # a ModuleList
                 x = block(x, style)
-        for conv in self.grow:
-            x = conv(F.leaky_relu(F.interpolate(x, scale_factor=2.0, mode="nearest"), SLOPE))
-        return [torch.tanh(self.colours(F.leaky_relu(x, SLOPE)))]
+        x = self.grow(F.leaky_relu(F.interpolate(x, scale_factor=2.0, mode="nearest"), SLOPE))
+        if self.fine is not None:
+            x = self.fine(x, style)
+        colours = self.colours(F.leaky_relu(x, SLOPE))
+        return [torch.tanh(F.pixel_shuffle(colours, self.shuffle))]

@@ -28,7 +28,10 @@ class SelfAttention(nn.Module):
 
 
 class PicDiscriminator(nn.Module):
-    """Residual blocks down to 8x8, self-attention at 32x32 (16x16 at size 64), 6x6 scores."""
+    """Residual blocks down to 8x8, self-attention at 32x32 (16x16 at size 64), 6x6 scores.
+
+    As PIC's it does not look at the hole.
+    """
 
     def __init__(self, size: int):
         super().__init__()
@@ -44,23 +47,26 @@ class PicDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.score = spectral_norm(nn.Conv2d(inputs, 1, 3))
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, hole: Tensor) -> Tensor:
         return self.score(F.leaky_relu(self.layers(image), 0.1))
 
 
 class CompactDiscriminator(nn.Module):
-    """Strided 4x4 convolutions from 32x32 (pixel-unshuffled) to 8x8 scores."""
+    """Strided 4x4 convolutions from 32x32 (pixel-unshuffled) to 8x8 scores.
 
-    def __init__(self, size: int):
+    With `hole` the hole is a fourth channel: D need not find out where to look.
+    """
+
+    def __init__(self, size: int, *, hole: bool):
         super().__init__()
-        self.unshuffle = size // 32
+        self.unshuffle, self.hole = size // 32, hole
 
         def layer(inputs: int, outputs: int, side: int, stride: int) -> nn.Module:
             return spectral_norm(nn.Conv2d(inputs, outputs, side, stride, padding=(side - 1) // 2))
 
         self.layers = nn.ModuleList(
             [
-                layer(3 * self.unshuffle**2, 64, 3, 1),
+                layer((4 if hole else 3) * self.unshuffle**2, 64, 3, 1),
                 layer(64, 128, 4, 2),
                 layer(128, 192, 4, 2),
                 layer(192, 192, 3, 1),
@@ -68,14 +74,16 @@ class CompactDiscriminator(nn.Module):
         )
         self.score = nn.Conv2d(192, 1, 3, padding=1)  # free to reach LSGAN's 0 and 1
 
-    def forward(self, image: Tensor) -> Tensor:
-        x = F.pixel_unshuffle(image, self.unshuffle)
+    def forward(self, image: Tensor, hole: Tensor) -> Tensor:
+        seen = torch.cat([image, hole], dim=1) if self.hole else image
+        x = F.pixel_unshuffle(seen, self.unshuffle)
         for strided in self.layers:
             x = F.leaky_relu(strided(x), 0.2)
         return self.score(x)
 
 
 def make(config: NetworkConfig) -> nn.Module:
-    """The discriminator that goes with a network; (B, 3, S, S) -> scores (B, 1, h, w)."""
-    kind = CompactDiscriminator if config.preset == "cats" else PicDiscriminator
-    return kind(config.size)
+    """The discriminator of a network; (B, 3, S, S), hole (B, 1, S, S) -> scores (B, 1, h, w)."""
+    if config.preset == "cats":
+        return CompactDiscriminator(config.size, hole=config.judge_hole)
+    return PicDiscriminator(config.size)
