@@ -11,6 +11,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
+from torch.nn import functional as F
 
 from picme_training import config, losses
 from picme_training.algorithm import Noise
@@ -82,7 +83,9 @@ def straightforward(trainer: Trainer, image: Tensor, hole: Tensor) -> dict[str, 
 
     known = [losses.known_reconstruction(one, image, 1 - hole) for one in inferred]
     real = judge(image, hole).detach()
-    apart = [((judge(judged(one), hole) - real) ** 2).mean() for one in inferred]
+    share = F.adaptive_avg_pool2d(hole, real.shape[-2:]) if weights.hole_scores else None
+    apart = [losses.scored((judge(judged(one), hole) - real) ** 2, share) for one in inferred]
+    of_rebuilt = losses.scored((judge(judged(rebuilt), hole) - 1) ** 2, share)
     terms = {
         "L_F": losses.frequency(fitted.log_alpha, j),
         "L_BM": losses.back_propagate_max(each, j, weights.losers),
@@ -90,7 +93,7 @@ def straightforward(trainer: Trainer, image: Tensor, hole: Tensor) -> dict[str, 
         "KL_m": kl_to_standard(encoding.z_m).mean(),
         "L1": losses.reconstruction(rebuilt, image),
         "L1_known": torch.stack(known).mean(),
-        "L_A": ((judge(judged(rebuilt), hole) - 1) ** 2).mean() + torch.stack(apart).mean(),
+        "L_A": of_rebuilt + torch.stack(apart).mean(),
     }
     factors = {
         "L_F": weights.frequency,
@@ -110,7 +113,7 @@ def straightforward(trainer: Trainer, image: Tensor, hole: Tensor) -> dict[str, 
 
     judge.requires_grad_(True)
     scores = [judge(judged(one).detach(), hole) for one in (rebuilt, *inferred)]
-    l_d = losses.discriminator(judge(image, hole), torch.cat(scores))
+    l_d = losses.discriminator(judge(image, hole), torch.cat(scores), share)
     descend(trainer, "discriminator", l_d)
     average(trainer.ema, model, min(run.schedule.ema, (1 + trainer.step) / (10 + trainer.step)))
     trainer.step += 1

@@ -145,7 +145,8 @@ def test_the_discriminator_s_loss_reaches_d_and_not_the_generator(setting):
     made = setting.run()
     setting.model.zero_grad(set_to_none=True)
     setting.judge.requires_grad_(True)
-    discriminator_loss(setting.judge, setting.image, setting.hole, made.generated).backward()
+    loss = discriminator_loss(setting.judge, setting.image, setting.hole, made.generated, QUIET)
+    loss.backward()
     assert all(p.grad is not None for p in setting.judge.parameters())
     assert all(p.grad is None for p in setting.model.parameters())
 

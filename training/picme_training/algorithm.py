@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from picme_training import losses
 from picme_training.config import LossConfig
@@ -130,7 +131,7 @@ def generator_pass(
     with torch.no_grad():  # Eq. 7 is no function of g here: a third of D's pass back is saved
         real = judge(image, hole).float()
     made = judge(judged, holes).float()
-    terms["L_A"] = losses.adversarial(made[:batch], made[batch:], real)
+    terms["L_A"] = losses.adversarial(made[:batch], made[batch:], real, _share(hole, real, config))
     weights = {
         "L_F": config.frequency,
         "L_BM": config.gmm,
@@ -149,8 +150,16 @@ def generator_pass(
     return Pass(loss, {k: v.detach() for k, v in terms.items()}, judged.detach(), j)
 
 
-def discriminator_loss(judge: nn.Module, image: Tensor, hole: Tensor, generated: Tensor) -> Tensor:
+def discriminator_loss(
+    judge: nn.Module, image: Tensor, hole: Tensor, generated: Tensor, config: LossConfig
+) -> Tensor:
     """The LSGAN loss of D on originals (B, ...) and generated pictures (n B, ...)."""
     holes = hole.repeat(1 + len(generated) // len(image), 1, 1, 1)
     scores = judge(torch.cat([image, generated]), holes).float()
-    return losses.discriminator(scores[: len(image)], scores[len(image) :])
+    real, made = scores[: len(image)], scores[len(image) :]
+    return losses.discriminator(real, made, _share(hole, real, config))
+
+
+def _share(hole: Tensor, scores: Tensor, config: LossConfig) -> Tensor | None:
+    """How much of the place of each score is hole, where the scores are weighed by it."""
+    return F.adaptive_avg_pool2d(hole, scores.shape[-1]) if config.hole_scores else None

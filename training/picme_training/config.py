@@ -68,6 +68,8 @@ class LossConfig:
             primitive (the paper), one `draw` from alpha, or `both` (method.md 12).
         composite: The discriminator sees composites (known pixels of the original) rather than g's
             raw output.
+        hole_scores: The discriminator's scores count by the share of hole under them: elsewhere a
+            composite and an original are the same picture.
     """
 
     gmm: float = 1.0
@@ -81,6 +83,7 @@ class LossConfig:
     perceptual: float = 0.0
     decoded: Decoded = "both"
     composite: bool = False
+    hole_scores: bool = False
 
     def __post_init__(self) -> None:
         if self.direction not in get_args(Direction):

@@ -117,7 +117,7 @@ class Trainer:
         self._descend("generator", made.loss)
         self.judge.requires_grad_(True)
         with half:
-            l_d = self.discriminate(image, hole, made.generated)
+            l_d = self.discriminate(image, hole, made.generated, self.config.loss)
         self._descend("discriminator", l_d)
         # a young average follows closely: (1 + t) / (10 + t) until it reaches the decay asked for
         average(self.ema, self.model, min(schedule.ema, (1 + self.step) / (10 + self.step)))
