@@ -129,9 +129,13 @@ def generator_pass(
     if config.composite:
         judged = torch.where(holes > 0, judged, image.repeat(ways, 1, 1, 1))
     with torch.no_grad():  # Eq. 7 is no function of g here: a third of D's pass back is saved
-        real = judge(image, hole).float()
-    made = judge(judged, holes).float()
-    terms["L_A"] = losses.adversarial(made[:batch], made[batch:], real, _share(hole, real, config))
+        real = judge(image, hole)
+    made = judge(judged, holes)
+    parts = [
+        losses.adversarial(one[:batch], one[batch:], original, _share(hole, original, config))
+        for one, original in zip(_floats(made), _floats(real), strict=True)
+    ]
+    terms["L_A"] = torch.stack(parts).mean()
     weights = {
         "L_F": config.frequency,
         "L_BM": config.gmm,
@@ -155,9 +159,15 @@ def discriminator_loss(
 ) -> Tensor:
     """The LSGAN loss of D on originals (B, ...) and generated pictures (n B, ...)."""
     holes = hole.repeat(1 + len(generated) // len(image), 1, 1, 1)
-    scores = judge(torch.cat([image, generated]), holes).float()
-    real, made = scores[: len(image)], scores[len(image) :]
-    return losses.discriminator(real, made, _share(hole, real, config))
+    parts = []
+    for scores in _floats(judge(torch.cat([image, generated]), holes)):
+        real, made = scores[: len(image)], scores[len(image) :]
+        parts.append(losses.discriminator(real, made, _share(hole, real, config)))
+    return torch.stack(parts).mean()
+
+
+def _floats(maps: list[Tensor]) -> list[Tensor]:
+    return [scores.float() for scores in maps]
 
 
 def _share(hole: Tensor, scores: Tensor, config: LossConfig) -> Tensor | None:

@@ -25,6 +25,7 @@ class NetworkConfig:
         primitives: P, number of Gaussians of the mixture; `pic` has one.
         mask_channel: Whether the encoder sees the hole as a fourth channel (method.md 17).
         judge_hole: Whether the discriminator of `cats` sees the hole too.
+        judge_features: Whether the discriminator of `cats` also judges features of SqueezeNet.
     """
 
     preset: Preset
@@ -32,6 +33,7 @@ class NetworkConfig:
     primitives: int = 6
     mask_channel: bool = True
     judge_hole: bool = False
+    judge_features: bool = False
 
     def __post_init__(self) -> None:
         if self.preset not in get_args(Preset):
@@ -42,10 +44,11 @@ class NetworkConfig:
             raise InputError(f"primitives must be at least 1, got {self.primitives}")
         if self.preset == "pic" and self.primitives != 1:
             raise InputError(f"preset pic has one Gaussian, got primitives = {self.primitives}")
-        if self.judge_hole and self.preset != "cats":
-            raise InputError(
-                f"judge_hole belongs to the discriminator of cats, got preset {self.preset!r}"
-            )
+        for name in ("judge_hole", "judge_features"):
+            if getattr(self, name) and self.preset != "cats":
+                raise InputError(
+                    f"{name} belongs to the discriminator of cats, got preset {self.preset!r}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)

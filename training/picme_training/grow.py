@@ -22,8 +22,8 @@ def check(small: NetworkConfig, large: NetworkConfig) -> None:
     """Refuses networks of which one does not grow into the other.
 
     Raises:
-        InputError: They are neither equal nor two of `cats` that differ in size and judge_hole
-            alone.
+        InputError: They are neither equal nor two of `cats` that differ in size, judge_hole and
+            judge_features alone.
     """
     same = (small.primitives, small.mask_channel) == (large.primitives, large.mask_channel)
     cats = small.preset == large.preset == "cats"

@@ -74,7 +74,7 @@ class Trainer:
         torch.manual_seed(config.schedule.seed)
         self.config, self.device, self.lpips = config, device, lpips
         self.model = _placed(Picme(config.network), device)
-        self.judge = _placed(discriminator.make(config.network), device)
+        self.judge = _placed(discriminator.make(config.network, lpips), device)
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.generate = distributed.shared(self.model, generator_pass)
         self.discriminate = distributed.shared(self.judge, discriminator_loss)

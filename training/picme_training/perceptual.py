@@ -50,13 +50,13 @@ class Lpips(nn.Module):
         self.register_buffer("mean", mean.view(1, 3, 1, 1))
         self.register_buffer("std", std.view(1, 3, 1, 1))
 
-    def taps(self, image: Tensor) -> list[Tensor]:
-        """Features after layers 1, 4, 7, 9, 10, 11 and 12, channels of unit length."""
+    def taps(self, image: Tensor, layers: tuple[int, ...] = _TAPS) -> list[Tensor]:
+        """Features after these layers, channels of unit length."""
         x = ((image + 1) / 2 - self.mean) / self.std
         found = []
         for index, layer in enumerate(self.features):
             x = layer(x)
-            if index in _TAPS:
+            if index in layers:
                 found.append(F.normalize(x.float(), dim=1, eps=1e-10))
         return found
 
