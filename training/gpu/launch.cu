@@ -5,52 +5,10 @@
 //
 // INPUT holds log_alpha, mu, log_sigma and seeds, OUTPUT gets z, primitive and, with density 1,
 // log_prob, as docs/sampling.md lays them out. Outputs are poisoned before the launch.
-#include <cuda_runtime.h>
-
-#include <cstdio>
-#include <cstdlib>
 #include <exception>
-#include <vector>
 
+#include "launch_arrays.h"
 #include "sample_gmm.h"
-
-namespace {
-
-[[noreturn]] void fail(const char* message) {
-    std::fprintf(stderr, "launch: %s\n", message);
-    std::exit(1);
-}
-
-void check(cudaError_t code) {
-    if (code != cudaSuccess) fail(cudaGetErrorString(code));
-}
-
-template <typename T>
-T* filled(std::FILE* file, int64_t count) {
-    std::vector<T> host(count);
-    if (std::fread(host.data(), sizeof(T), count, file) != host.size()) fail("INPUT is too short");
-    T* device;
-    check(cudaMalloc(&device, count * sizeof(T)));
-    check(cudaMemcpy(device, host.data(), count * sizeof(T), cudaMemcpyHostToDevice));
-    return device;
-}
-
-template <typename T>
-T* poisoned(int64_t count) {
-    T* device;
-    check(cudaMalloc(&device, count * sizeof(T)));
-    check(cudaMemset(device, 0xFF, count * sizeof(T)));
-    return device;
-}
-
-template <typename T>
-void written(std::FILE* file, const T* device, int64_t count) {
-    std::vector<T> host(count);
-    check(cudaMemcpy(host.data(), device, count * sizeof(T), cudaMemcpyDeviceToHost));
-    if (std::fwrite(host.data(), sizeof(T), count, file) != host.size()) fail("OUTPUT: no room");
-}
-
-}  // namespace
 
 int main(int count, char** arguments) {
     if (count != 12) fail("INPUT OUTPUT B P D k first mode primitive temperature density");

@@ -8,6 +8,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +20,10 @@ from picme_rt.sampling_ref import Latents
 
 Result = dict[str, Any]
 Arrays = tuple[npt.NDArray[Any], ...]
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 KERNELS = ROOT / "kernels"
-SOURCES = (Path(__file__).with_name("launch.cu"), KERNELS / "sample_gmm_cuda.cu")
+SOURCES = (HERE / "launch.cu", KERNELS / "sample_gmm_cuda.cu")
 MODES = ("categorical", "per_primitive", "mean")  # numbered as in kernels/sample_gmm.h
 TOLERANCE = 1e-5
 """Of log_prob, relative, and absolute near 0: where its terms cancel, they leave an error."""
@@ -39,8 +41,15 @@ class Case(NamedTuple):
 
 def build(compiler: list[str], program: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Compiles the program by nvcc, or by a host compiler with CUDA emulated."""
+    return compiled(compiler, program, SOURCES, *more)
+
+
+def compiled(
+    compiler: list[str], program: Path, sources: Sequence[Path], *more: str
+) -> subprocess.CompletedProcess[str]:
+    """As `build`, of any sources; `more` stands in front of our own folders of headers."""
     emulated = [] if "nvcc" in Path(compiler[0]).name else ["-x", "c++", "-I", KERNELS / "emulated"]
-    command = [*compiler, *more, "-I", KERNELS, "-o", program, *emulated, *SOURCES]
+    command = [*compiler, *more, "-I", KERNELS, "-I", HERE, "-o", program, *emulated, *sources]
     return subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, timeout=300, check=False
     )
