@@ -104,7 +104,7 @@ def judged(case: Case, found: Bytes) -> Result:
 def cases() -> list[Case]:
     """With and without resizing, every type, odd sizes and addresses, NaN, no originals, no seam."""
     tall = np.ones((75, 30), bool)
-    plain = scene("as large as the decoder's picture", (33, 300), 150)
+    plain = scene("not resized", (150, 150), 150)
     enlarged = scene("enlarged", (150, 331), 16, k=2, seed=1)
     return [
         plain,
@@ -112,6 +112,8 @@ def cases() -> list[Case]:
         plain._replace(name="odd addresses", before=3),
         enlarged,
         enlarged._replace(name="enlarged, no originals, odd addresses", originals=None, before=1),
+        scene("not resized, rows of whole words", (64, 64), 64, k=2),
+        scene("beyond the picture's border", (33, 300), 150),
         scene("shrunk", (20, 23), 64, k=2),
         scene("shrunk a little", (60, 75), 64, k=3),
         scene("a little larger, many rows", (75, 75), 64, hole=np.ones((75, 75), bool)),
@@ -153,7 +155,8 @@ def typed(case: Case, dtype: str) -> Case:
     """The pictures in another type, NaN, infinities and denormals among them."""
     pictures = case.pictures.copy()
     special = np.array([np.nan, np.inf, -np.inf, 3e38, 1e-40, -1e-7], np.float32)
-    pictures.reshape(-1)[5 :: pictures.size // len(special)][: len(special)] = special
+    places = (5 + np.arange(len(special)) * (pictures.size // len(special))) % pictures.size
+    pictures.reshape(-1)[places] = special
     with np.errstate(over="ignore"):
         changed = (
             (pictures.view(np.uint32) >> np.uint32(16)).astype(np.uint16)

@@ -31,8 +31,7 @@ int main(int count, char** arguments) {
     void* picture = params.type == picme::PictureType::float32
                         ? static_cast<void*>(filled<float>(file, pictures))
                         : filled<uint16_t>(file, pictures);
-    uint8_t* originals =
-        number(10) ? filled<uint8_t>(file, params.batch * bytes, before) : nullptr;
+    uint8_t* originals = number(10) ? filled<uint8_t>(file, params.batch * bytes, before) : nullptr;
     uint8_t* canvases = filled<uint8_t>(file, number(11));
     uint8_t* out = filled<uint8_t>(file, results * bytes, before);
     std::fclose(file);
