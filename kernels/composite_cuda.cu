@@ -16,7 +16,6 @@
 namespace picme::composite {
 
 constexpr int kLineThreads = 128;  // of the first two kernels
-constexpr int kFillBlocks = 2048;  // of the last, for all results together, at least one each
 
 // Which row of the grid a block of the first two kernels computes. The k results of an image follow
 // one another: what they share is still in the cache for the next of them.
@@ -157,6 +156,7 @@ __global__ void __launch_bounds__(kTileThreads, 3)
 namespace picme::composite {
 namespace {
 
+constexpr int64_t kFillBlocks = 2048;  // for all results together, at least one each
 constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
 
 template <typename... Parameters>

@@ -19,7 +19,7 @@ constexpr int kOverhang = 3;                  // columns; see Segment
 
 // Four bytes of a row from byte `at` on; what lies outside of the row is 0.
 __device__ inline uint32_t load_word(const uint8_t* row, int at, int bytes) {
-    const int past = static_cast<int>(reinterpret_cast<uintptr_t>(row + at) % 4);
+    const int past = static_cast<int>(reinterpret_cast<uint64_t>(row + at) % 4);
     if (at >= past && at - past + (past ? 8 : 4) <= bytes) {
         const uint32_t* words = reinterpret_cast<const uint32_t*>(row + at - past);
         return past ? words[0] >> (8 * past) | words[1] << (32 - 8 * past) : words[0];
@@ -78,7 +78,7 @@ struct Tile {
         found.original =
             params.originals ? params.originals + (image * params.height + y) * pitch : found.out;
         found.y = y;
-        const unsigned past = reinterpret_cast<uintptr_t>(found.out) % 4;
+        const unsigned past = reinterpret_cast<uint64_t>(found.out) % 4;
         found.x = left - static_cast<int>(3 * past % 4);  // 3 * (3 * past) = past, modulo 4
         found.bytes = y < params.height ? static_cast<int>(pitch) : 0;
         return found;

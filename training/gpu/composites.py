@@ -120,10 +120,7 @@ def cases() -> list[Case]:
         scene("nothing known", (75, 30), 16, hole=tall),
         scene("one pixel", (1, 1), 1, hole=np.ones((1, 1), bool)),
         scene("a grid of its own", (40, 50), 130),
-        *(
-            typed(scene(f"{name}, every special number", (40, 50), 16, k=3), name)
-            for name in TYPES
-        ),
+        *(typed(scene(f"{name}, every special number", (40, 50), 16, k=3), name) for name in TYPES),
         batch("three canvases, two grids", [(40, 50)] * 3, 70),
         known_only("all known", (40, 50), 16),
     ]
@@ -224,4 +221,6 @@ def golden() -> tuple[Case, list[str]]:
 
 def hashes_of(results: Bytes) -> list[str]:
     """sha256 of the bytes of each result."""
-    return [hashlib.sha256(one.tobytes()).hexdigest() for one in results.reshape(-1, *results.shape[2:])]
+    return [
+        hashlib.sha256(one.tobytes()).hexdigest() for one in results.reshape(-1, *results.shape[2:])
+    ]
