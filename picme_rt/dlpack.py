@@ -32,7 +32,7 @@ class Tensor(NamedTuple):
         pointer: Address of the first element.
         shape: Of the array.
         strides: In bytes; None for a C-contiguous array.
-        dtype: As NumPy writes it; `BFLOAT16` for bfloat16, None for others that NumPy does not have.
+        dtype: As NumPy writes it; `BFLOAT16` for bfloat16, None for others that it lacks.
         read_only: Whether the producer forbids writing; an old one cannot say so.
         capsule: To be kept while the address is used.
     """

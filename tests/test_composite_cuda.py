@@ -1,9 +1,11 @@
 """`composite_cuda` up to the launch, which a recorder stands in for."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from picme_rt import _kernels, composite, framing
+from picme_rt import _kernels, composite, framing, resample
 from picme_rt.composite_cuda import composite_cuda
 from picme_rt.errors import InputError, UnavailableError
 from picme_rt.packed_canvases import pack
@@ -108,10 +110,6 @@ def test_room_for_other_canvases_is_no_error(launches):
 
 def wide_canvas(size):
     """A canvas whose grid is half as fine as usual."""
-    import dataclasses
-
-    from picme_rt import resample
-
     hole = np.ones((H, W), bool)
     (region,) = framing.regions(hole, size, "aligned")
     fitted = composite.fit(np.zeros((H, W, 3), np.uint8), hole, region, size)
@@ -162,13 +160,13 @@ def test_what_is_written_may_be_written_and_overlaps_with_nothing(launches, name
         call(**{name: OnGpu(name, data=(PLACES[name], True))})
     for other in set(SHAPES) - {name}:
         inside = OnGpu(name, place=PLACES[other] + 8)
-        with pytest.raises(InputError, match="must not overlap with .*: give it memory of its own"):
+        with pytest.raises(InputError, match=r"must not overlap with (pict|orig|pack|out|scr)"):
             call(**{name: inside})
     assert not launches
 
 
 def test_packed_canvases_begin_where_their_numbers_can_be_read(launches):
-    with pytest.raises(InputError, match="from a multiple of 16 on, got .* at address 0x3000008"):
+    with pytest.raises(InputError, match="at address 0x3000008"):
         call(packed=OnGpu("packed", place=PLACES["packed"] + 8))
     assert not launches
 

@@ -1,4 +1,4 @@
-"""What the sampler's CUDA kernel computes, on machines without a GPU: its threads emulated on the host.
+"""What the sampler's CUDA kernel computes, without a GPU: its threads emulated on the host.
 
 training/gpu/launches.py holds the cases; `make gpu-check` runs the same ones on a GPU.
 """

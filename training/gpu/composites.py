@@ -21,6 +21,7 @@ from picme_rt.packed_canvases import pack
 
 Result = dict[str, Any]
 Bytes = npt.NDArray[np.uint8]
+Hole = npt.NDArray[np.bool_]
 SOURCES = (
     Path(__file__).with_name("launch_composite.cu"),
     launches.KERNELS / "composite_cuda.cu",
@@ -102,7 +103,7 @@ def judged(case: Case, found: Bytes) -> Result:
 
 
 def cases() -> list[Case]:
-    """With and without resizing, every type, odd sizes and addresses, NaN, no originals, no seam."""
+    """Resized or not, every type, odd sizes and addresses, NaN, no originals, no seam."""
     tall = np.ones((75, 30), bool)
     plain = scene("not resized", (150, 150), 150)
     enlarged = scene("enlarged", (150, 331), 16, k=2, seed=1)
@@ -133,7 +134,7 @@ def scene(
     *,
     k: int = 1,
     seed: int = 0,
-    hole: npt.NDArray[np.bool_] | None = None,
+    hole: Hole | None = None,
 ) -> Case:
     """Pictures of noise for a noisy original and one region of it."""
     rng = np.random.default_rng([*shape, size, seed])
@@ -204,7 +205,7 @@ def golden() -> tuple[Case, list[str]]:
         known=((y + 2 * x) % 5 == 0)[0] & (np.arange(8) > 1),
         blur=resample.Taps(
             np.array([0, 0, 1, 1], np.int32),
-            np.array([[3, 1, 1, 0], [1, 2, 2, 1], [0, 1, 1, 3]], np.float32) / 4,
+            np.array([[3, 1, 1, 0], [1, 2, 2, 1], [0, 1, 1, 3]], np.float32) / np.float32(4),
         ),
         pull=(1 + (np.arange(4) + 2 * np.arange(4)[:, None]) / 8).astype(np.float32),
         grow=resample.taps(4, 8, "triangle"),
