@@ -34,7 +34,9 @@ def trainer_of(name: str, precision: str) -> Trainer:
     run = config.from_dict(tables)
     torch.manual_seed(0)
     lpips = None
-    if run.loss.perceptual > 0:  # its weights take no part in the time
+    if (
+        run.loss.perceptual > 0 or run.network.judge_features
+    ):  # its weights take no part in the time
         lpips = Lpips()
         for lin in lpips.lins:
             torch.nn.init.constant_(lin, 0.01)
@@ -82,10 +84,19 @@ def straightforward(trainer: Trainer, image: Tensor, hole: Tensor) -> dict[str, 
         return hole * pictures[-1] + (1 - hole) * image
 
     known = [losses.known_reconstruction(one, image, 1 - hole) for one in inferred]
-    real = judge(image, hole).detach()
-    share = F.adaptive_avg_pool2d(hole, real.shape[-2:]) if weights.hole_scores else None
-    apart = [losses.scored((judge(judged(one), hole) - real) ** 2, share) for one in inferred]
-    of_rebuilt = losses.scored((judge(judged(rebuilt), hole) - 1) ** 2, share)
+    real = [scores.detach() for scores in judge(image, hole)]
+    shares = [
+        F.adaptive_avg_pool2d(hole, scores.shape[-1]) if weights.hole_scores else None
+        for scores in real
+    ]
+    l_a = []
+    for one in (rebuilt, *inferred):
+        targets = [torch.ones_like(s) for s in real] if one is rebuilt else real
+        errors = [
+            losses.scored((scores - target) ** 2, share)
+            for scores, target, share in zip(judge(judged(one), hole), targets, shares, strict=True)
+        ]
+        l_a.append(torch.stack(errors).mean())
     terms = {
         "L_F": losses.frequency(fitted.log_alpha, j),
         "L_BM": losses.back_propagate_max(each, j, weights.losers),
@@ -93,7 +104,7 @@ def straightforward(trainer: Trainer, image: Tensor, hole: Tensor) -> dict[str, 
         "KL_m": kl_to_standard(encoding.z_m).mean(),
         "L1": losses.reconstruction(rebuilt, image),
         "L1_known": torch.stack(known).mean(),
-        "L_A": of_rebuilt + torch.stack(apart).mean(),
+        "L_A": l_a[0] + torch.stack(l_a[1:]).mean(),
     }
     factors = {
         "L_F": weights.frequency,
@@ -112,8 +123,11 @@ def straightforward(trainer: Trainer, image: Tensor, hole: Tensor) -> dict[str, 
     descend(trainer, "generator", loss)
 
     judge.requires_grad_(True)
-    scores = [judge(judged(one).detach(), hole) for one in (rebuilt, *inferred)]
-    l_d = losses.discriminator(judge(image, hole), torch.cat(scores), share)
+    made = [judge(judged(one).detach(), hole) for one in (rebuilt, *inferred)]
+    maps = zip(judge(image, hole), zip(*made, strict=True), shares, strict=True)
+    l_d = torch.stack(
+        [losses.discriminator(real, torch.cat(each), share) for real, each, share in maps]
+    ).mean()
     descend(trainer, "discriminator", l_d)
     average(trainer.ema, model, min(run.schedule.ema, (1 + trainer.step) / (10 + trainer.step)))
     trainer.step += 1

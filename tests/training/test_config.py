@@ -202,7 +202,8 @@ def test_decay_is_a_cosine_to_zero_over_the_last_steps():
     assert rates[100] == pytest.approx(0)
 
 
-def test_only_the_discriminator_of_cats_sees_the_hole():
-    assert NetworkConfig("cats", 64, judge_hole=True).judge_hole
-    with pytest.raises(InputError, match="judge_hole belongs to the discriminator of cats"):
-        NetworkConfig("picme", 64, judge_hole=True)
+@pytest.mark.parametrize("name", ["judge_hole", "judge_features"])
+def test_only_the_discriminator_of_cats_sees_the_hole_or_features(name):
+    assert getattr(NetworkConfig("cats", 64, **{name: True}), name)
+    with pytest.raises(InputError, match=f"{name} belongs to the discriminator of cats"):
+        NetworkConfig("picme", 64, **{name: True})

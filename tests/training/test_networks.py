@@ -89,7 +89,7 @@ def test_a_preset_has_its_shapes_at_every_size(preset, size):
 def test_a_discriminator_scores_patches_at_every_size(preset, size):
     judge = discriminator.make(config(preset, size)).eval()
     with torch.no_grad():
-        scores = judge(picture(1, size), centre_hole(1, size))
+        (scores,) = judge(picture(1, size), centre_hole(1, size))
     side = 8 if preset == "cats" else 6
     assert scores.shape == (1, 1, side, side)
 

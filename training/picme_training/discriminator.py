@@ -110,12 +110,8 @@ def _head(channels: int) -> nn.Module:
     )
 
 
-def make(config: NetworkConfig, lpips: Lpips | None = None) -> nn.Module:
-    """The discriminator of a network: (B, 3, S, S), hole (B, 1, S, S) -> score maps (B, 1, h, w).
-
-    Args:
-        config: The network.
-        lpips: Gives the features of `judge_features`, and is not needed without.
+def check(config: NetworkConfig, lpips: Lpips | None) -> None:
+    """Refuses a discriminator that judges features where there is nothing to make them.
 
     Raises:
         InputError: `config.judge_features` is set and `lpips` is None.
@@ -125,6 +121,19 @@ def make(config: NetworkConfig, lpips: Lpips | None = None) -> nn.Module:
             "network.judge_features needs the weights of LPIPS: pass --lpips-weights FILE "
             "(docs/training.md), or set judge_features = false"
         )
+
+
+def make(config: NetworkConfig, lpips: Lpips | None = None) -> nn.Module:
+    """The discriminator of a network: (B, 3, S, S), hole (B, 1, S, S) -> score maps (B, 1, h, w).
+
+    Args:
+        config: The network.
+        lpips: Gives the features of `judge_features`, and is not needed without.
+
+    Raises:
+        InputError: As `check` says.
+    """
+    check(config, lpips)
     if config.preset == "cats":
         features = lpips if config.judge_features else None
         return CompactDiscriminator(config.size, hole=config.judge_hole, features=features)

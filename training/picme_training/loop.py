@@ -42,11 +42,13 @@ def _placed(module: _Network, device: torch.device) -> _Network:
 
 
 def check_lpips(config: RunConfig, lpips: Lpips | None) -> None:
-    """Refuses a run with a perceptual loss and no weights for it.
+    """Refuses a run that needs the weights of LPIPS and has none.
 
     Raises:
-        InputError: `config.loss.perceptual` > 0 and `lpips` is None.
+        InputError: `config.loss.perceptual` > 0 and `lpips` is None, or
+            `config.network.judge_features` is set.
     """
+    discriminator.check(config.network, lpips)
     if config.loss.perceptual > 0 and lpips is None:
         raise InputError(
             "loss.perceptual > 0 needs the weights of LPIPS: pass --lpips-weights FILE "
