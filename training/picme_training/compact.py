@@ -38,6 +38,14 @@ def _twice(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
+def _shuffled(x: Tensor, ratio: int) -> Tensor:
+    """Pixel-shuffle, then the mean of 2 x 2 neighbours, which ends every pattern of period 2.
+
+    Such a grid is what a shuffle makes by itself, and what losses on features of stride 2 like.
+    """
+    return F.avg_pool2d(F.pad(F.pixel_shuffle(x, ratio), (1, 0, 1, 0), mode="reflect"), 2, 1)
+
+
 class Residual(nn.Module):
     """x + conv(act(conv(act(x)))), with an optional scale and shift of the middle by a style."""
 
@@ -124,4 +132,6 @@ class Decoder(nn.Module):
         if self.fine is not None:
             x = self.fine(x, style)
         colours = self.colours(F.leaky_relu(x, SLOPE))
-        return [torch.tanh(F.pixel_shuffle(colours, self.shuffle))]
+        if self.shuffle > 1:
+            colours = _shuffled(colours, self.shuffle)
+        return [torch.tanh(colours)]
