@@ -2,9 +2,10 @@ import dataclasses
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from picme_rt.errors import InputError
-from picme_training import data, discriminator, grow
+from picme_training import compact, data, discriminator, grow
 from picme_training.checkpoint import describe
 from picme_training.config import AugmentConfig, NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.loop import train
@@ -37,7 +38,9 @@ def trained(module):
 
 @pytest.mark.parametrize(("small", "large"), SIZES)
 @torch.no_grad()
-def test_a_grown_network_makes_the_small_ones_pictures_enlarged(small, large):
+def test_a_grown_network_makes_the_small_ones_pictures_enlarged(small, large, monkeypatch):
+    """But for the mean of neighbours at the end, which is another one at each size."""
+    monkeypatch.setattr(compact, "_shuffled", F.pixel_shuffle)
     torch.manual_seed(0)
     one, two = trained(Picme(network(small))), Picme(network(large))
     two, ratio = grown(one, two).eval(), large // small
@@ -92,7 +95,7 @@ def test_a_run_begins_with_a_smaller_ones_weights(photographs, tmp_path):
     assert describe(last).pictures == 4
     metrics = [(tmp_path / n / "metrics.jsonl").read_text() for n in ("small", "large")]
     l1 = [float(text.split('"val_L1_hole": ')[1].split(",")[0]) for text in metrics]
-    assert l1[0] == pytest.approx(l1[1], rel=1e-3)
+    assert l1[0] == pytest.approx(l1[1], rel=0.05)  # the mean of neighbours smooths a little
 
 
 @pytest.mark.parametrize(

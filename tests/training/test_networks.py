@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from picme_training import discriminator
+from picme_training import compact, discriminator
 from picme_training.config import NetworkConfig
 from picme_training.gaussians import LOG_SIGMA_RANGE
 from picme_training.networks import Attention, Picme, known_at
@@ -280,6 +280,19 @@ def test_known_at_is_the_share_of_known_pixels():
     hole = torch.zeros(1, 1, 4, 4)
     hole[0, 0, 0, :3] = 1
     assert known_at(hole, 2).flatten().tolist() == [0.5, 0.75, 1, 1]
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_no_pattern_of_two_pixels_leaves_a_pixel_shuffle(ratio):
+    torch.manual_seed(0)
+    phases = torch.randn(1, 3 * ratio**2, 1, 1).expand(-1, -1, 6, 6)
+    out = compact._shuffled(phases, ratio)
+    assert out.shape == (1, 3, 6 * ratio, 6 * ratio)
+    inside = out[:, :, ratio:-ratio, ratio:-ratio]
+    sign = torch.tensor([1.0, -1.0]).repeat(inside.shape[-1] // 2)
+    for pattern in (sign[:, None] * sign, sign[:, None].expand_as(inside[0, 0]), sign):
+        assert abs((inside * pattern).mean().item()) < 1e-6
+    assert torch.equal(compact._shuffled(torch.ones(1, 12, 4, 4), 2), torch.ones(1, 3, 8, 8))
 
 
 # Spectral norm
