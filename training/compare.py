@@ -112,6 +112,8 @@ def finish(run: Run, arguments: argparse.Namespace) -> None:
         *("train", settings, "--data", arguments.data, "--val", arguments.val, *weights),
         *("--out", folder / "run", "--device", arguments.device, *(["--resume"] * begun)),
     )
+    if arguments.train_only:
+        return
     said = _picme(
         folder,
         *("evaluate", folder / "run", "--data", arguments.val, *weights),
@@ -173,6 +175,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="+", help="these alone (default: all)")
     parser.add_argument("--pictures", type=int, help="another budget for every row")
     parser.add_argument("--device", default="cpu", help="a torch device (default: cpu)")
+    parser.add_argument(
+        "--train-only", action="store_true", help="measure later, or where the libraries are"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     arguments = parser.parse_args(argv)
     try:
