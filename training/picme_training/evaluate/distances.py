@@ -1,0 +1,88 @@
+"""Distances between sets of pictures in a feature space: Fréchet's (FID) and the kernel's (KID)."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from picme_training.perceptual import Lpips
+
+SUBSETS = 100  # of KID
+SIDE = 224  # to which pictures are resized for SqueezeNet, as FID resizes them for Inception
+
+
+class Features(Protocol):
+    """A feature space.
+
+    Attributes:
+        name: What it is called beside every distance in it.
+    """
+
+    name: str
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 to (B, D) float32."""
+        ...
+
+
+class SqueezeNetFeatures:
+    """SqueezeNet's last features, averaged over places: the stand-in for Inception's, D = 512.
+
+    Each picture's are scaled to the length sqrt(D): then the kernel of KID grows from 1 to 8, as it
+    does about for Inception's, while the cube of raw ones would follow the few that are largest.
+    """
+
+    name = "SqueezeNet"
+
+    def __init__(self, lpips: Lpips):
+        self._network = lpips
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """See `Features`."""
+        x = pictures.float() / 127.5 - 1
+        x = F.interpolate(x, SIDE, mode="bilinear", antialias=True, align_corners=False)
+        found = self._network.pooled(x)
+        return F.normalize(found, dim=1) * found.shape[1] ** 0.5
+
+
+def frechet(one: Tensor, other: Tensor) -> float:
+    """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of Gaussians fitted to features (N, D), (N', D).
+
+    With C = X'X and C' = Y'Y the eigenvalues of C C' are the squared singular values of X Y', and
+    of R R'' of both QR decompositions: no D x D matrix of few pictures' rank is rooted. Of few
+    pictures the distance is far too large: compare it only between sets of one size.
+    """
+    triangles, means, total = [], [], 0.0
+    for features in (one.double(), other.double()):
+        means.append(features.mean(0))
+        centred = (features - means[-1]) / (len(features) - 1) ** 0.5
+        total += float((centred**2).sum())  # tr C
+        triangles.append(torch.linalg.qr(centred, mode="r").R)
+    root = torch.linalg.matrix_norm(triangles[0] @ triangles[1].T, ord="nuc")
+    shift = ((means[0] - means[1]) ** 2).sum()
+    return max(float(shift + total - 2 * root), 0.0)  # rounding may take it below
+
+
+def kernel(real: Tensor, made: Tensor, seed: int) -> tuple[float, float]:
+    """KID: squared MMD with the kernel (x'y / D + 1)^3, unbiased; mean and deviation over subsets.
+
+    Each subset compares half of the originals with results of the other half: originals and results
+    of the same picture share their known pixels, and the estimate is unbiased only for independent
+    sets. It takes one result a picture, so that k results weigh no more than one.
+
+    Args:
+        real: (N, D), N >= 4.
+        made: (N, k, D), results of the same pictures.
+        seed: Of the subsets.
+    """
+    from torchmetrics.image.kid import poly_mmd
+
+    rng, count = np.random.default_rng([seed, 3]), len(real)
+    size, found = count // 2, []
+    for subset in range(SUBSETS):
+        order = torch.from_numpy(rng.permutation(count))
+        fakes = made[order[size : 2 * size], subset % made.shape[1]]
+        found.append(float(poly_mmd(real[order[:size]].double(), fakes.double())))
+    return float(np.mean(found)), float(np.std(found))
