@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +114,13 @@ def test_ratios_are_to_each_baseline_above_zero(found):
     assert comparison.relative(found.columns, "pairwise") == {}
 
 
+def test_the_gap_of_kid_is_the_difference_on_the_same_subsets(found):
+    for name in ("telea", "mean"):
+        difference = found.columns[name]["KID"].mean - found.columns["model"]["KID"].mean
+        assert found.gaps[name].mean == pytest.approx(difference)
+        assert found.gaps[name].spread >= 0
+
+
 def test_a_comparison_repeats_and_leaves_the_threads_as_they_were(model, items):
     threads = torch.get_num_threads()
     one, two = (comparison.compare(model, items, Options(samples=2)) for _ in range(2))
@@ -161,6 +169,7 @@ def test_the_json_holds_every_number_and_is_strict(found):
     value = found.columns["telea"]["PSNR"]
     assert said["measures"]["telea"]["PSNR"] == {"mean": value.mean, "spread": value.spread}
     assert said["relative"]["LPIPS_hole"].keys() == {"telea", "mean"}
+    assert said["KID_gap"]["mean"] == found.gaps["mean"]._asdict()
     assert said["primitives"]["alpha"] == found.shares["alpha"]
     assert said["primitives"]["pixels_ratio"] == found.scalars["pixels_ratio"]
     assert said["masks"] == "centre"
@@ -176,6 +185,16 @@ def test_the_table_has_a_row_a_measure_and_a_column_a_completer(found):
     assert any(line.startswith("| share best (Eq. 4) |") for line in lines)
     tables = [line for line in lines if line.startswith("|")]
     assert {line.count("|") for line in tables} == {6, 8, 3}
+
+
+def test_the_documentation_explains_every_measure():
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for name, measure in (report.MEASURES | report.PRIMITIVES).items():
+        rows = [line for line in page.splitlines() if f"`{name}`" in line]
+        assert len(rows) == 1, name
+        assert measure.label in rows[0]
+        better = {"up": "more", "down": "less", "": "-"}[measure.better]
+        assert rows[0].endswith(f"| {better} |")
 
 
 # Its pictures

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -102,12 +103,14 @@ class Comparison(NamedTuple):
 
     Attributes:
         columns: By completer (`original`, `model` and the baselines), then by measure.
+        gaps: By baseline: its KID less the model's on the same subsets, mean and deviation.
         scalars: What the primitives do.
         shares: Of each primitive.
         shown: The first pictures.
     """
 
     columns: dict[str, dict[str, Value]]
+    gaps: dict[str, Value]
     scalars: dict[str, float]
     shares: dict[str, list[float]]
     shown: list[Shown]
@@ -119,12 +122,13 @@ class _Column:
     def __init__(self) -> None:
         self.numbers: dict[str, list[float]] = {}
         self.places: list[Tensor] = []  # in the feature space, (k, D) a picture
+        self.kernels: NDArray[np.float64] | None = None  # KID of each subset
 
     def add(self, numbers: dict[str, float]) -> None:
         for name, value in numbers.items():
             self.numbers.setdefault(name, []).append(value)
 
-    def table(self, real: Tensor | None, seed: int) -> dict[str, Value]:
+    def table(self, real: Tensor | None, owners: Sequence[str], seed: int) -> dict[str, Value]:
         found = {name: average(values) for name, values in self.numbers.items()}
         if real is None:
             return found
@@ -132,7 +136,8 @@ class _Column:
         count = made.shape[1]
         fids = [distances.frechet(real, made[:, i]) for i in range(count)]
         found["FID"] = _over_sets(fids)
-        found["KID"] = Value(*distances.kernel(real, made, seed))
+        self.kernels = distances.kernel(real, made, owners, seed)
+        found["KID"] = _over_subsets(self.kernels)
         if count > 1:
             pairs = [
                 distances.frechet(made[:, i], made[:, j]) for i in range(count) for j in range(i)
@@ -154,7 +159,7 @@ def compare(
 
     Args:
         model: An engine or a checkpoint.
-        items: Pictures with holes, at least `LEAST`.
+        items: Pictures with holes; of at least `LEAST` names.
         options: How much is measured.
         lpips: Adds the perceptual measures.
         features: Adds FID, KID and DIV-FID in this space.
@@ -162,8 +167,8 @@ def compare(
     Raises:
         InputError: There are too few pictures.
     """
-    if len(items) < LEAST:
-        raise InputError(f"an evaluation takes at least {LEAST} pictures, got {len(items)}")
+    if (count := len({item.name for item in items})) < LEAST:
+        raise InputError(f"an evaluation takes at least {LEAST} pictures, got {count}")
     columns = {name: _Column() for name in ("original", "model", *options.baselines)}
     study = primitives.Study(model.primitives, options.per_primitive, lpips)
     shown = []
@@ -181,8 +186,9 @@ def compare(
             if place < SHOWN:
                 shown.append(_shown(place, item, made, encoded, model.primitives, seed))
         real = None if features is None else torch.cat(columns["original"].places)
-        tables = {name: column.table(real, options.seed) for name, column in columns.items()}
-    return Comparison(tables, study.scalars(), study.shares(), shown)
+        owners = [item.name for item in items]
+        tables = {n: column.table(real, owners, options.seed) for n, column in columns.items()}
+    return Comparison(tables, _gaps(columns), study.scalars(), study.shares(), shown)
 
 
 @contextlib.contextmanager
@@ -234,6 +240,20 @@ def relative(columns: dict[str, dict[str, Value]], name: str) -> dict[str, float
         if value is not None and value.mean > 0:
             found[other] = own / value.mean
     return found
+
+
+def _gaps(columns: dict[str, _Column]) -> dict[str, Value]:
+    own, found = columns["model"].kernels, {}
+    for name in BASELINES:
+        if name in columns and own is not None:
+            other = columns[name].kernels
+            assert other is not None  # all columns are measured in the same space
+            found[name] = _over_subsets(other - own)
+    return found
+
+
+def _over_subsets(values: NDArray[np.float64]) -> Value:
+    return Value(float(values.mean()), float(values.std()))
 
 
 def _over_sets(values: Iterable[float]) -> Value:

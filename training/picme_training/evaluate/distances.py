@@ -1,9 +1,11 @@
 """Distances between sets of pictures in a feature space: Fréchet's (FID) and the kernel's (KID)."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -51,8 +53,8 @@ def frechet(one: Tensor, other: Tensor) -> float:
     """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of Gaussians fitted to features (N, D), (N', D).
 
     With C = X'X and C' = Y'Y the eigenvalues of C C' are the squared singular values of X Y', and
-    of R R'' of both QR decompositions: no D x D matrix of few pictures' rank is rooted. Of few
-    pictures the distance is far too large: compare it only between sets of one size.
+    of R_1 R_2' with the triangles of their QR: no D x D matrix of few pictures' rank is rooted. Of
+    few pictures the distance is far too large: compare it only between sets of one size.
     """
     triangles, means, total = [], [], 0.0
     for features in (one.double(), other.double()):
@@ -65,24 +67,26 @@ def frechet(one: Tensor, other: Tensor) -> float:
     return max(float(shift + total - 2 * root), 0.0)  # rounding may take it below
 
 
-def kernel(real: Tensor, made: Tensor, seed: int) -> tuple[float, float]:
-    """KID: squared MMD with the kernel (x'y / D + 1)^3, unbiased; mean and deviation over subsets.
+def kernel(real: Tensor, made: Tensor, owners: Sequence[str], seed: int) -> NDArray[np.float64]:
+    """KID: squared MMD with the kernel (x'y / D + 1)^3, unbiased, of each of `SUBSETS` subsets.
 
-    Each subset compares half of the originals with results of the other half: originals and results
-    of the same picture share their known pixels, and the estimate is unbiased only for independent
-    sets. It takes one result a picture, so that k results weigh no more than one.
+    Each subset compares half of the originals with results of the other half: an original and its
+    results share their known pixels, and the estimate is unbiased only for independent sets. It
+    takes one hole and one result a picture, so that several weigh no more than one.
 
     Args:
-        real: (N, D), N >= 4.
-        made: (N, k, D), results of the same pictures.
-        seed: Of the subsets.
+        real: (N, D), originals.
+        made: (N, k, D), their results.
+        owners: Which picture each row is of; at least 4 different ones.
+        seed: Of the subsets: with the same, two completers are compared on the same pictures.
     """
     from torchmetrics.image.kid import poly_mmd
 
-    rng, count = np.random.default_rng([seed, 3]), len(real)
-    size, found = count // 2, []
+    names = np.array(owners)
+    rows = [np.flatnonzero(names == name) for name in sorted(set(owners))]
+    rng, half, found = np.random.default_rng([seed, 3]), len(rows) // 2, []
     for subset in range(SUBSETS):
-        order = torch.from_numpy(rng.permutation(count))
-        fakes = made[order[size : 2 * size], subset % made.shape[1]]
-        found.append(float(poly_mmd(real[order[:size]].double(), fakes.double())))
-    return float(np.mean(found)), float(np.std(found))
+        drawn = [int(rng.choice(rows[place])) for place in rng.permutation(len(rows))]
+        fakes = made[drawn[half : 2 * half], subset % made.shape[1]]
+        found.append(float(poly_mmd(real[drawn[:half]].double(), fakes.double())))
+    return np.array(found)

@@ -68,6 +68,7 @@ def as_json(found: Comparison, about: dict[str, Any]) -> dict[str, Any]:
             for column, table in found.columns.items()
         },
         "relative": {name: each for name, each in ratios.items() if each},
+        "KID_gap": {name: gap._asdict() for name, gap in found.gaps.items()},
         "primitives": {**found.shares, **found.scalars},
     }
 
@@ -86,6 +87,8 @@ def as_markdown(found: Comparison, about: dict[str, Any]) -> str:
         if ratios := relative(found.columns, name):
             said = ", ".join(f"{ratio:.3f} of {other}'s" for other, ratio in ratios.items())
             lines += ["", f"{MEASURES[name].label}: {said}."]
+    for name, gap in found.gaps.items():
+        lines += ["", f"KID of {name} less the model's on the same subsets: {_cell(gap)}."]
     places = range(len(found.shares["alpha"]))
     lines += ["", _row(["primitive", *map(str, places)]), _rule(len(places))]
     for name, share in found.shares.items():
