@@ -108,6 +108,13 @@ def test_primitives_that_say_different_things_have_a_large_ratio_and_share():
     assert 0 <= alike["between_share_pictures"] < apart["between_share_pictures"]
 
 
+def test_primitives_without_variance_have_no_ratio():
+    found = studied(spread=0).scalars()
+    assert found["pixels_same"] == 0
+    assert "pixels_ratio" not in found
+    assert found["between_share_pictures"] == 1
+
+
 def test_shares_and_entropies_are_those_of_what_was_drawn():
     study = studied(2, best=2, drawn=(0, 0, 0, 1))
     assert study.shares()["drawn"] == [0.75, 0.25, 0]

@@ -32,8 +32,8 @@ class Features(Protocol):
 class SqueezeNetFeatures:
     """SqueezeNet's last features, averaged over places: the stand-in for Inception's, D = 512.
 
-    Each picture's are scaled to the length sqrt(D): then the kernel of KID grows from 1 to 8, as it
-    does about for Inception's, while the cube of raw ones would follow the few that are largest.
+    Each picture's are scaled to the length sqrt(D): then the kernel of KID is 1 to 8; the cube
+    of raw ones follows the few that are largest.
     """
 
     name = "SqueezeNet"

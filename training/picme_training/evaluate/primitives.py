@@ -142,10 +142,12 @@ class Study:
         for name, contrasts in self._contrasts.items():
             same, different = np.mean(contrasts, axis=0)
             found[f"{name}_same"], found[f"{name}_different"] = float(same), float(different)
-            found[f"{name}_ratio"] = float(different / same)
+            if same > 0:  # a primitive without variance says one thing: there is no ratio
+                found[f"{name}_ratio"] = float(different / same)
         for name, variances in self._variances.items():
             between, within = np.sum(variances, axis=0)
-            found[f"between_share_{name}"] = float(max(between, 0) / (max(between, 0) + within))
+            if (total := max(between, 0) + within) > 0:
+                found[f"between_share_{name}"] = float(max(between, 0) / total)
         return found
 
     def shares(self) -> dict[str, list[float]]:
