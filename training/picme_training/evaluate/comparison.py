@@ -172,7 +172,7 @@ def compare(
     columns = {name: _Column() for name in ("original", "model", *options.baselines)}
     study = primitives.Study(model.primitives, options.per_primitive, lpips)
     shown = []
-    with _one_thread():
+    with one_thread():
         for place, item in enumerate(tqdm(items, unit="img", disable=None)):
             hole, seed = torch.from_numpy(item.hole), options.seed + place
             encoded = model.encode(item.picture, item.hole)
@@ -192,7 +192,7 @@ def compare(
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Torch keeps to one core: a team of its threads beside the engine's spins (decisions.md)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

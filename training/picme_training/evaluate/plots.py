@@ -4,6 +4,7 @@ import colorsys
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
@@ -57,9 +58,10 @@ def latents(shown: Sequence[Shown], seed: int) -> Image:
 
 def principal(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values (n, D) in the plane of their largest variance, (n, 2), and its shares, (2,)."""
-    centred = values.astype(np.float64) - values.mean(0, dtype=np.float64)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    return u[:, :2] * s[:2], s[:2] ** 2 / (s**2).sum()
+    centred = torch.from_numpy(values.astype(np.float64) - values.mean(0, dtype=np.float64))
+    # torch's and not NumPy's: its threads are the caller's to choose
+    u, s, _ = torch.linalg.svd(centred, full_matrices=False)
+    return (u[:, :2] * s[:2]).numpy(), (s[:2] ** 2 / (s**2).sum()).numpy()
 
 
 def draws(mixture: Mixture, seed: int) -> tuple[np.ndarray, np.ndarray]:

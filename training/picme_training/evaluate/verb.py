@@ -95,7 +95,8 @@ def run(arguments: argparse.Namespace) -> None:
         "feature_space": None if features is None else features.name,
     }
     if arguments.out is not None:
-        _write(arguments.out, found, about, force=arguments.force)
+        with comparison.one_thread():
+            _write(arguments.out, found, about, force=arguments.force)
     if arguments.json:
         print(json.dumps(report.as_json(found, about), indent=1))
     else:
