@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from picme_training import config, losses
-from picme_training.algorithm import Noise
+from picme_training.algorithm import Noise, shifted
 from picme_training.gaussians import kl, kl_to_standard
 from picme_training.loop import Trainer, average
 from picme_training.perceptual import Lpips
@@ -79,14 +79,16 @@ def straightforward(trainer: Trainer, image: Tensor, hole: Tensor) -> dict[str, 
     inferred = [model.decode(z, z_m, encoding.features, hole) for z in latents]
 
     def judged(pictures: list[Tensor]) -> Tensor:
-        if not weights.composite:
-            return pictures[-1]
-        return hole * pictures[-1] + (1 - hole) * image
+        seen = pictures[-1]
+        if weights.composite:
+            seen = hole * seen + (1 - hole) * image
+        return shifted(seen, noise, weights)
 
+    moved, holes = shifted(image, noise, weights), shifted(hole, noise, weights)
     known = [losses.known_reconstruction(one, image, 1 - hole) for one in inferred]
-    real = [scores.detach() for scores in judge(image, hole)]
+    real = [scores.detach() for scores in judge(moved, holes)]
     shares = [
-        F.adaptive_avg_pool2d(hole, scores.shape[-1]) if weights.hole_scores else None
+        F.adaptive_avg_pool2d(holes, scores.shape[-1]) if weights.hole_scores else None
         for scores in real
     ]
     l_a = []
@@ -94,7 +96,9 @@ def straightforward(trainer: Trainer, image: Tensor, hole: Tensor) -> dict[str, 
         targets = [torch.ones_like(s) for s in real] if one is rebuilt else real
         errors = [
             losses.scored((scores - target) ** 2, share)
-            for scores, target, share in zip(judge(judged(one), hole), targets, shares, strict=True)
+            for scores, target, share in zip(
+                judge(judged(one), holes), targets, shares, strict=True
+            )
         ]
         l_a.append(torch.stack(errors).mean())
     terms = {
@@ -117,14 +121,14 @@ def straightforward(trainer: Trainer, image: Tensor, hole: Tensor) -> dict[str, 
         terms["KL_match"] = kl(z_c, fitted.primitive(j).detach()).mean()
         factors["KL_match"] = weights.match
     if trainer.lpips is not None:
-        terms["LPIPS"] = trainer.lpips(rebuilt[-1], image).mean()
+        terms["LPIPS"] = trainer.lpips(shifted(rebuilt[-1], noise, weights), moved).mean()
         factors["LPIPS"] = weights.perceptual
     loss = torch.stack([factors.get(name, 1.0) * term for name, term in terms.items()]).sum()
     descend(trainer, "generator", loss)
 
     judge.requires_grad_(True)
-    made = [judge(judged(one).detach(), hole) for one in (rebuilt, *inferred)]
-    maps = zip(judge(image, hole), zip(*made, strict=True), shares, strict=True)
+    made = [judge(judged(one).detach(), holes) for one in (rebuilt, *inferred)]
+    maps = zip(judge(moved, holes), zip(*made, strict=True), shares, strict=True)
     l_d = torch.stack(
         [losses.discriminator(real, torch.cat(each), share) for real, each, share in maps]
     ).mean()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from picme_training import discriminator, losses
-from picme_training.algorithm import Noise, discriminator_loss, generator_pass
+from picme_training.algorithm import Noise, discriminator_loss, generator_pass, shifted
 from picme_training.config import LossConfig, NetworkConfig
 from picme_training.gaussians import kl, kl_to_standard
 from picme_training.networks import Picme
@@ -341,3 +341,30 @@ def test_a_pass_in_bf16_stays_near_fp32(cats):
         half = cats.run(WEIGHTED)
     assert half.loss.dtype == torch.float32
     assert half.loss.item() == pytest.approx(exact.loss.item(), rel=0.05)
+
+
+# What is judged is moved
+
+
+def test_pictures_are_moved_each_by_its_own_draw_and_round_the_edge():
+    pictures = torch.arange(2 * 2 * 36.0).view(4, 1, 6, 6)
+    shift = torch.tensor([[0.0, 0.999], [0.5, 0.25]])
+    noise = Noise(*torch.zeros(5, 2), shift)
+    moved = shifted(pictures, noise, LossConfig(shift=3))
+    for i, (down, right) in enumerate([(0, 3), (2, 1)] * 2):
+        assert torch.equal(moved[i], pictures[i].roll((down, right), (1, 2)))
+    assert shifted(pictures, noise, LossConfig()) is pictures
+
+
+def test_the_terms_see_moved_pictures_and_the_rest_does_not(cats):
+    still, moved = cats.run(WEIGHTED), cats.run(WEIGHTED, shift=3)
+    for name in still.terms:
+        same = torch.equal(still.terms[name], moved.terms[name])
+        assert same is (name not in ("L_A", "LPIPS")), name
+    ways = len(moved.generated) // B
+    back = [
+        one.roll([-int(4 * s) for s in cats.noise.shift[i % B]], (1, 2))
+        for i, one in enumerate(moved.generated)
+    ]
+    assert ways > 1
+    assert torch.equal(torch.stack(back), still.generated)

@@ -22,6 +22,7 @@ class Noise(NamedTuple):
         best: (B, D) normal, of the z_c inferred from the best primitive.
         drawn: (B, D) normal, of the z_c inferred from a drawn primitive.
         choice: (B,) uniform in [0, 1), picks the drawn primitive.
+        shift: (B, 2) uniform in [0, 1), how far a picture moves before it is judged.
     """
 
     z_m: Tensor
@@ -29,6 +30,7 @@ class Noise(NamedTuple):
     best: Tensor
     drawn: Tensor
     choice: Tensor
+    shift: Tensor
 
     @staticmethod
     def draw(batch: int, latent: int, generator: torch.Generator) -> "Noise":
@@ -36,7 +38,8 @@ class Noise(NamedTuple):
         device = generator.device
         z_m, z_c, best, drawn = torch.randn(4, batch, latent, generator=generator, device=device)
         choice = torch.rand(batch, generator=generator, device=device)
-        return Noise(z_m, z_c, best, drawn, choice)
+        shift = torch.rand(batch, 2, generator=generator, device=device)
+        return Noise(z_m, z_c, best, drawn, choice, shift)
 
 
 class Pass(NamedTuple):
@@ -45,7 +48,7 @@ class Pass(NamedTuple):
     Attributes:
         loss: The weighted sum that is minimised (L_FINAL).
         terms: Each unweighted term, detached, by name.
-        generated: Pictures for the discriminator's step, detached.
+        generated: Pictures for the discriminator's step, detached and `shifted`.
         j: The best primitive of each picture, (B,).
     """
 
@@ -128,11 +131,15 @@ def generator_pass(
     judged, holes = pictures[-1], hole.repeat(ways, 1, 1, 1)
     if config.composite:
         judged = torch.where(holes > 0, judged, image.repeat(ways, 1, 1, 1))
+    judged, holes = shifted(judged, noise, config), shifted(holes, noise, config)
+    moved = shifted(image, noise, config)
     with torch.no_grad():  # Eq. 7 is no function of g here: a third of D's pass back is saved
-        real = judge(image, hole)
+        real = judge(moved, holes[:batch])
     made = judge(judged, holes)
     parts = [
-        losses.adversarial(one[:batch], one[batch:], original, _share(hole, original, config))
+        losses.adversarial(
+            one[:batch], one[batch:], original, _share(holes[:batch], original, config)
+        )
         for one, original in zip(_floats(made), _floats(real), strict=True)
     ]
     terms["L_A"] = torch.stack(parts).mean()
@@ -148,16 +155,29 @@ def generator_pass(
     }
     if config.perceptual > 0:
         assert lpips is not None  # the loop refuses to start without it
-        terms["LPIPS"] = lpips(pictures[-1][:batch], image).mean()
+        terms["LPIPS"] = lpips(shifted(pictures[-1][:batch], noise, config), moved).mean()
         weights["LPIPS"] = config.perceptual
     loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
     return Pass(loss, {k: v.detach() for k, v in terms.items()}, judged.detach(), j)
 
 
+def shifted(pictures: Tensor, noise: Noise, config: LossConfig) -> Tensor:
+    """Each of (n B, C, S, S) moved by 0 to `config.shift` pixels, round the edge.
+
+    D and LPIPS look in steps of 2 and 4 pixels: now g finds no grid to agree on with them.
+    """
+    if config.shift == 0:
+        return pictures
+    moves = (noise.shift * (config.shift + 1)).long().tolist()
+    moves = moves * (len(pictures) // len(moves))
+    moved = [one.roll(move, (1, 2)) for one, move in zip(pictures, moves, strict=True)]
+    return torch.stack(moved).contiguous(memory_format=torch.channels_last)
+
+
 def discriminator_loss(
     judge: nn.Module, image: Tensor, hole: Tensor, generated: Tensor, config: LossConfig
 ) -> Tensor:
-    """The LSGAN loss of D on originals (B, ...) and generated pictures (n B, ...)."""
+    """The LSGAN loss of D on originals (B, ...) and generated pictures (n B, ...), `shifted`."""
     holes = hole.repeat(1 + len(generated) // len(image), 1, 1, 1)
     parts = []
     for scores in _floats(judge(torch.cat([image, generated]), holes)):

@@ -67,6 +67,7 @@ class LossConfig:
         losers: Share of Eq. 5 that goes to the primitives that did not win; 0 is the paper.
         adversarial: lambda_A of Eq. 8.
         perceptual: Weight of LPIPS between the reconstruction and the picture; 0 is the paper.
+        shift: Most pixels by which a picture is moved before D and LPIPS see it; 0 moves none.
         decoded: Which inferred z_c is decoded for the known-pixel and adversarial terms: the `best`
             primitive (the paper), one `draw` from alpha, or `both` (method.md 12).
         composite: The discriminator sees composites (known pixels of the original) rather than g's
@@ -84,6 +85,7 @@ class LossConfig:
     losers: float = 0.05
     adversarial: float = 0.05
     perceptual: float = 0.0
+    shift: int = 0
     decoded: Decoded = "both"
     composite: bool = False
     hole_scores: bool = False
@@ -95,7 +97,16 @@ class LossConfig:
             raise InputError(f"decoded must be one of {get_args(Decoded)}, got {self.decoded!r}")
         if not 0 <= self.losers < 1:
             raise InputError(f"losers must be in [0, 1), got {self.losers}")
-        for name in ("gmm", "frequency", "elbo", "posterior", "match", "adversarial", "perceptual"):
+        for name in (
+            "gmm",
+            "frequency",
+            "elbo",
+            "posterior",
+            "match",
+            "adversarial",
+            "perceptual",
+            "shift",
+        ):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
 

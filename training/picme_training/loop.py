@@ -16,7 +16,7 @@ from tqdm import tqdm
 from picme_rt import atomic, files
 from picme_rt.errors import InputError
 from picme_training import checkpoint, discriminator, distributed, evaluation, grow
-from picme_training.algorithm import Noise, discriminator_loss, generator_pass
+from picme_training.algorithm import Noise, discriminator_loss, generator_pass, shifted
 from picme_training.board import Board
 from picme_training.config import NetworkConfig, RunConfig
 from picme_training.data import Batches, ahead
@@ -119,7 +119,8 @@ class Trainer:
         self._descend("generator", made.loss)
         self.judge.requires_grad_(True)
         with half:
-            l_d = self.discriminate(image, hole, made.generated, self.config.loss)
+            moved, moved_hole = (shifted(x, noise, self.config.loss) for x in (image, hole))
+            l_d = self.discriminate(moved, moved_hole, made.generated, self.config.loss)
         self._descend("discriminator", l_d)
         # a young average follows closely: (1 + t) / (10 + t) until it reaches the decay asked for
         average(self.ema, self.model, min(schedule.ema, (1 + self.step) / (10 + self.step)))
