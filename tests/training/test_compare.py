@@ -1,0 +1,117 @@
+import importlib.util
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from picme_rt.errors import InputError
+from picme_training import config
+
+TRAINING = Path(__file__).parents[2] / "training"
+PLAN = TRAINING / "comparison.toml"
+
+
+@pytest.fixture(scope="module")
+def compare():
+    spec = importlib.util.spec_from_file_location("compare", TRAINING / "compare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def plan(tmp_path):
+    def write(text):
+        path = tmp_path / "plan.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_the_shipped_plan_compares_one_primitive_with_six_and_nothing_else(compare):
+    runs = compare.runs_of(PLAN, ["p6", "p1"], None)
+    assert [(run.row, run.seed) for run in runs] == [(r, s) for r in ("p6", "p1") for s in range(3)]
+    for six, one in zip(runs[:3], runs[3:], strict=True):
+        tables = six.settings.to_dict(), one.settings.to_dict()
+        assert [t["network"].pop("primitives") for t in tables] == [6, 1]
+        assert tables[0] == tables[1]
+        assert six.settings.schedule.steps * six.settings.schedule.batch >= 100_000 == six.pictures
+
+
+def test_each_departure_differs_from_the_paper_s_row(compare):
+    runs = {run.row: run.settings for run in compare.runs_of(PLAN, None, None) if run.seed == 0}
+    budget = {run.row: run.pictures for run in compare.runs_of(PLAN, None, None)}
+    rows = [name for name in runs if name not in ("p6", "p1")]
+    assert {budget[name] for name in rows} == {50_000}
+    assert len({json.dumps(runs[name].to_dict()) for name in rows}) == len(rows)
+
+
+def test_the_settings_are_written_as_they_are_read(compare):
+    for run in compare.runs_of(PLAN, None, 1000):
+        written = compare.toml_of(run.settings)
+        assert config.from_dict(tomllib.loads(written)) == run.settings
+
+
+def test_another_budget_changes_steps_and_name(compare):
+    (run,) = compare.runs_of(PLAN, ["cats"], 100)
+    assert (run.pictures, run.settings.schedule.steps, run.name) == (100, 7, "cats-0-100")
+    assert run.settings.schedule.evaluate_every == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[a", "is no file of rows"),
+        ('[a]\nconfig = "cats64"\nseeds = [0]', "must have config, seeds and pictures"),
+        ('[a]\nconfig = "none"\nseeds = [0]\npictures = 9', "there is no configuration file"),
+        ('[a]\nconfig = "cats64"\nseeds = [0]\npictures = 9\nset.loss.x = 1', "unknown key 'x'"),
+    ],
+)
+def test_a_wrong_plan_is_refused(compare, plan, text, message):
+    with pytest.raises(InputError, match=message):
+        compare.runs_of(plan(text), None, None)
+
+
+def test_an_unknown_row_is_refused_with_the_known_ones(compare):
+    with pytest.raises(InputError, match=r"rows must be of p6, p1, .*, got p7"):
+        compare.runs_of(PLAN, ["p7"], None)
+
+
+def report(folder, **values):
+    folder.mkdir(parents=True)
+    table = {name: {"mean": value, "spread": 0.5} for name, value in values.items()}
+    (folder / "report.json").write_text(json.dumps({"measures": {"model": table}}))
+
+
+def test_the_table_has_mean_and_deviation_over_the_seeds(compare, tmp_path):
+    runs = compare.runs_of(PLAN, ["p6", "p12", "p1"], None)
+    for seed, value in enumerate((1.0, 2.0, 3.0)):
+        report(tmp_path / f"p6-{seed}-100000", pairwise=value)
+    report(tmp_path / "p12-0-50000", pairwise=4.0, KID=0.25)
+    lines = compare.table_of(runs, tmp_path).splitlines()
+    assert lines[0].startswith("| row | pictures | seeds | difference of pairs, levels |")
+    assert lines[2] == "| p6 | 100,000 | 3 | 2 ± 1 | - | - | - | - | - |"
+    assert lines[3] == "| p12 | 50,000 | 1 | 4 | - | - | - | - | 0.25 ± 0.5 |"
+    assert len(lines) == 4  # p1 is not measured
+
+
+def test_what_is_asked_for_is_trained_and_measured_once(
+    compare, plan, picture_folder, tmp_path, capsys
+):
+    row = '[one]\nconfig = "cats64"\nseeds = [3]\npictures = 4\n'
+    row += "set.schedule = {batch = 2}\nset.loss = {perceptual = 0.0}\n"
+    out = tmp_path / "out"
+    given = [str(plan(row)), "--data", str(picture_folder), "--val", str(picture_folder)]
+    given += ["--out", str(out)]
+    assert compare.main([*given, "--train-only"]) == 0
+    assert "| one |" not in capsys.readouterr().out
+    checkpoint = out / "one-3-4" / "run" / "checkpoints" / "step_00000002"
+    trained = (checkpoint / "checkpoint.json").stat().st_mtime_ns
+    assert compare.main(given) == 0
+    assert "| one | 4 | 1 |" in capsys.readouterr().out
+    assert (checkpoint / "checkpoint.json").stat().st_mtime_ns == trained
+    assert json.loads((out / "one-3-4" / "report.json").read_text())["measures"]["model"]["PSNR"]
+    assert compare.main([*given[:-1], str(tmp_path / "x"), "--device", "nowhere"]) == 1
+    assert "picme train of one-3-4 failed: see" in capsys.readouterr().err
