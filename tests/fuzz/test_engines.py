@@ -91,7 +91,7 @@ def test_the_program_sees_another_result_and_another_error(tmp_path, monkeypatch
     for error, word in ((ValueError("x"), "foreign error"), (fuzz.PicmeError("a\nb"), "long words"),
                         (fuzz.PicmeError("the decoder did not run"), "late")):  # fmt: skip
 
-        def fails(root, error=error):
+        def fails(root, backend, error=error):
             raise error
 
         monkeypatch.setattr(fuzz, "complete", fails)
@@ -104,7 +104,7 @@ import json, os, time
 import engines as fuzz
 fuzz.SILENCE = 1
 
-def work(seed, numbers, root, sender):
+def work(seed, numbers, root, backend, sender):
     sender.send(None)
     for n in numbers:
         if n == 3: os._exit(7)
