@@ -18,9 +18,14 @@ def engine(request, exported):
     return exported("picme").path if request.param == "tiny" else request.param
 
 
-@pytest.fixture(scope="module")
-def session(engine):
-    with picme_rt.Session(engine) as opened:
+@pytest.fixture(
+    scope="module",
+    params=[("auto", "auto"), ("openvino", "fp32"), ("openvino", "bf16")],
+    ids="-".join,
+)
+def session(engine, request):
+    backend, precision = request.param
+    with picme_rt.Session(engine, backend=backend, precision=precision) as opened:
         yield opened
 
 

@@ -88,7 +88,9 @@ def _runners(
             },
         )
     except Exception as exc:  # OpenVINO raises RuntimeError, and pybind11 others
-        raise EngineError(f"{graph.path} is no graph that runs: {one_line(exc)}") from exc
+        raise EngineError(
+            f"OpenVINO cannot compile {graph.path}: {one_line(exc)}; try backend='onnxruntime'"
+        ) from exc
     if (got := compiled.get_property("INFERENCE_PRECISION_HINT")) != kind:
         raise UnavailableError(f"OpenVINO computes in {got} here, {kind} was asked for")
     return lambda: _Runner(compiled, graph.table, batch)

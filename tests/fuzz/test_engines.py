@@ -25,11 +25,12 @@ def opened(*options):
     return done.returncode, json.loads(done.stdout)
 
 
-def test_each_damaged_engine_is_refused_or_gives_a_right_result():
-    status, found = opened("--cases", "400", "--seed", "7")
+@pytest.mark.parametrize(("backend", "cases"), [("onnxruntime", 400), ("openvino", 150)])
+def test_each_damaged_engine_is_refused_or_gives_a_right_result(backend, cases):
+    status, found = opened("--cases", str(cases), "--seed", "7", "--backend", backend)
     assert found["findings"] == []
     assert status == 0
-    assert found["count"]["refused"] + found["count"]["loaded"] == 400
+    assert found["count"]["refused"] + found["count"]["loaded"] == cases
     assert found["count"]["loaded"] > 10  # harmless changes: the oracle sees pictures too
     assert set(found["kinds"]) == set(fuzz.KINDS)
 
