@@ -90,7 +90,10 @@ def read(engine: Engine, packages: Sequence[str]) -> list[Measured]:
         return []
     try:
         with place.open("rb") as file:
-            content = json.loads(file.read(_FILE_BYTES))
+            text = file.read(_FILE_BYTES + 1)
+        if len(text) > _FILE_BYTES:
+            raise ValueError(f"it has more than {_FILE_BYTES} bytes")
+        content = json.loads(text)
         if {name: content[name] for name in about} != about:
             raise ValueError("it was measured elsewhere")
         return [_measured(entry, packages) for entry in content["measured"]]
