@@ -8,16 +8,12 @@ changed is not found, and nothing has to expire. Written whole or not at all.
 import dataclasses
 import hashlib
 import json
-import logging
 import os
-import platform
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from picme_rt import atomic
 from picme_rt.engine import Engine
 from picme_rt.errors import one_line
 
@@ -100,6 +96,8 @@ def read(engine: Engine, packages: Sequence[str]) -> list[Measured]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
+        import logging  # here and below: what `import picme_rt` would wait for
+
         logging.getLogger("picme_rt").warning(
             "%s is ignored: %s: %s; `picme bench %s --tune` writes it anew",
             *(place, type(exc).__name__, one_line(exc), engine.path),
@@ -113,6 +111,8 @@ def write(engine: Engine, packages: Sequence[str], measured: Sequence[Measured])
     Raises:
         OSError: It cannot be written.
     """
+    from picme_rt import atomic
+
     about = _about(engine, packages)
     place = _place(about)
     if place is None:
@@ -149,7 +149,7 @@ def _about(engine: Engine, packages: Sequence[str]) -> dict[str, Any]:
         "format": _FORMAT,
         "engine": {name: file.sha256 for name, file in sorted(engine.files.items())},
         "versions": versions,
-        "system": platform.system(),
+        "system": sys.platform,
         "cpu": _cpu(),
         "cores": cores(),
     }
@@ -165,6 +165,8 @@ def _place(about: dict[str, Any]) -> Path | None:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -173,6 +175,8 @@ def _version(package: str) -> str | None:
 
 def _cpu() -> str:
     """The CPU's name and, where the system tells, a digest of what it can do."""
+    import platform
+
     name = platform.processor() or platform.machine()
     try:
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]

@@ -9,7 +9,6 @@ import importlib.util
 from typing import Literal, NamedTuple, Protocol
 
 from picme_rt import choices
-from picme_rt.backends import graphs
 from picme_rt.choices import Settings
 from picme_rt.engine import Engine
 from picme_rt.errors import InputError, MissingPackageError
@@ -132,6 +131,8 @@ def load(engine: Engine, settings: Settings) -> Backend:
         UnavailableError: This machine does not compute in the precision.
         EngineError: A graph is damaged or has other inputs and outputs than the manifest says.
     """
+    from picme_rt.backends import graphs
+
     precision = settings.precision
     checked = graphs.read(engine, precision if precision in engine.variants else "fp32")
     if settings.backend == "openvino":
