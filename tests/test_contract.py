@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cpu_backends import EVERY
 
 import picme_rt
 
@@ -20,7 +21,7 @@ def engine(request, exported):
 
 @pytest.fixture(
     scope="module",
-    params=[("auto", "auto"), ("openvino", "fp32"), ("openvino", "bf16")],
+    params=[("auto", "auto"), EVERY[-1]],
     ids="-".join,
 )
 def session(engine, request):

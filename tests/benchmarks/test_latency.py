@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from cpu_backends import EVERY
 from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -24,7 +25,6 @@ from picme_training.config import NetworkConfig
 from picme_training.networks import Picme
 
 SIZE, K, TURNS = 256, 6, 25
-EVERY = [("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
 BACKENDS = pytest.mark.parametrize(("backend", "precision"), EVERY)
 CATS64 = Path(__file__).parents[2] / "engines" / "cats64"
 

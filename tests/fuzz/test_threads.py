@@ -2,13 +2,12 @@
 
 import pytest
 import threads
+from cpu_backends import EVERY
 
 import picme_rt
 
 
-@pytest.mark.parametrize(
-    ("backend", "precision"), [("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
-)
+@pytest.mark.parametrize(("backend", "precision"), EVERY)
 def test_eight_threads_get_what_a_lone_caller_gets(engine, backend, precision):
     with picme_rt.Session(engine, backend=backend, precision=precision) as session:
         counts, findings = threads.load(session, 8, lambda calls: calls < 15)
