@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := pyproject.toml CMakeLists.txt $(wildcard kernels/*)
-SOURCES := $(wildcard kernels/*.cpp kernels/*.h kernels/*.cu kernels/emulated/*.h training/gpu/*.cu tests/*.cpp tests/sanitize/*.cpp)
+SOURCES := $(wildcard kernels/*.cpp kernels/*.h kernels/*.cu kernels/emulated/*.h training/gpu/*.cu training/gpu/*.h tests/*.cpp tests/sanitize/*.cpp)
 
 .PHONY: help demo test bench fuzz lint fmt sanitize gpu-check clean
 

@@ -27,13 +27,6 @@ void require(bool condition, const char* message) {
     if (!condition) throw py::value_error(message);
 }
 
-picme::Rounding rounding_from_name(const std::string& name) {
-    if (name == "float32") return picme::Rounding::float32;
-    if (name == "float16") return picme::Rounding::float16;
-    if (name == "bfloat16") return picme::Rounding::bfloat16;
-    throw py::value_error("dtype must be float32, float16 or bfloat16, got " + name);
-}
-
 // bfloat16 as its bits: NumPy has no such type.
 py::dtype dtype_of(picme::Rounding rounding) {
     if (rounding == picme::Rounding::float32) return py::dtype::of<float>();
@@ -88,7 +81,7 @@ py::object sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
     params.mode = picme::mode_from_name(mode);
     params.fixed_primitive = primitive.value_or(-1);
     params.temperature = temperature;
-    params.rounding = rounding_from_name(dtype);
+    params.rounding = picme::rounding_from_name(dtype);
 
     const py::ssize_t batch = params.batch, samples = k;
     py::array z(dtype_of(params.rounding), {batch, samples, py::ssize_t{params.dim}});

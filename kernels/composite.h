@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "picture_type.h"
+
 namespace picme {
 
 // Value i that comes out is sum_t weights[t * count + i] * in[first[i] + t].
@@ -15,8 +17,6 @@ struct Taps {
     int64_t count;
     int64_t width;
 };
-
-enum class PictureType { float32, float16, bfloat16 };
 
 // Where the results of one image go, and what they share. S is the side of the decoder's picture,
 // g that of the seam's grid. Arrays are C-contiguous.

@@ -3,7 +3,7 @@
 # loads the driver when a kernel is first asked for, so the module imports without CUDA.
 set(PICME_CUDA AUTO CACHE STRING "AUTO takes nvcc where it works, ON insists on it, OFF leaves it")
 set(PICME_CUDA_ARCHITECTURES "" CACHE STRING "GPUs, as CMAKE_CUDA_ARCHITECTURES; empty: SM 75 to 120")
-set(PICME_CUDA_SOURCES sample_gmm_cuda.cu)
+set(PICME_CUDA_SOURCES sample_gmm_cuda.cu composite_cuda.cu)
 # The bits of the CPU: no contraction, no approximation, denormals kept; in the host's part too.
 set(PICME_CUDA_FLAGS -fmad=false -ftz=false -prec-sqrt=true -prec-div=true
                      -Xcompiler=-ffp-contract=off)

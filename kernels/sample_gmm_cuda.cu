@@ -15,86 +15,16 @@
 
 #include "sample_gmm.h"
 #include "sample_gmm_math.h"
+#include "sums_cuda.h"
 
 namespace picme {
 namespace {
 
-constexpr int kWarp = 32;
 constexpr int kMostThreads = 512;
-constexpr unsigned kEveryLane = 0xFFFFFFFFu;
 constexpr double kHalfLog2Pi = 0.91893853320467274178;
-
-__device__ float infinity() {
-    return float_from_bits(0x7F800000u);
-}
 
 __device__ int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
-}
-
-// A float32 sum together with what its roundings lost (Knuth's two-sum). Without a constructor, for
-// shared memory takes none.
-struct Sum {
-    float value;
-    float lost;
-
-    __device__ void add(float term) {
-        const float total = value + term;
-        const float from_term = total - value;
-        lost = lost + ((value - (total - from_term)) + (term - from_term));
-        value = total;
-    }
-    __device__ void add(Sum other) {
-        add(other.value);
-        lost = lost + other.lost;
-    }
-    // Beyond float32 `lost` is NaN, and the value infinite.
-    __device__ double total() const {
-        const double whole = value;
-        return value < infinity() && value > -infinity() ? whole + lost : whole;
-    }
-};
-
-// The logarithm of a sum of exponentials: log(total) + top.
-struct LogSum {
-    double top = -infinity();
-    float total = 0.0f;
-
-    // Symmetric, so that two lanes which swap theirs agree to the bit. A NaN stays.
-    __device__ void add(LogSum other) {
-        if (other.top > top) {
-            total = total * exp_poly(static_cast<float>(top - other.top)) + other.total;
-            top = other.top;
-        } else if (other.top != -infinity()) {
-            total = total + other.total * exp_poly(static_cast<float>(other.top - top));
-        }
-    }
-    __device__ double value() const {
-        if (total != total) return total;
-        return top == -infinity() ? top : top + log_poly(total);
-    }
-};
-
-// Every lane of a warp ends with the sum over the warp.
-__device__ LogSum over_warp(LogSum mine) {
-    for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-        LogSum other;
-        other.top = __shfl_xor_sync(kEveryLane, mine.top, distance);
-        other.total = __shfl_xor_sync(kEveryLane, mine.total, distance);
-        mine.add(other);
-    }
-    return mine;
-}
-
-// Lane 0 of a warp ends with the sum over the warp.
-__device__ Sum over_warp(Sum mine) {
-    for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-        Sum other;
-        other.value = __shfl_down_sync(kEveryLane, mine.value, distance);
-        other.lost = __shfl_down_sync(kEveryLane, mine.lost, distance);
-        mine.add(other);
-    }
-    return mine;
 }
 
 // One image's mixture, and the sample that a block draws from it.
@@ -105,7 +35,7 @@ struct Row {
     int64_t primitives, dim;
     uint64_t seed;
     uint32_t index;
-    float* z;
+    int64_t z;  // number of its first in the z of all rows
 
     __device__ Row(const SampleGmmParams& params, int64_t row) {
         const int64_t image = row / params.k;
@@ -116,7 +46,7 @@ struct Row {
         log_sigma = params.log_sigma + image * primitives * dim;
         seed = params.seeds[image];
         index = static_cast<uint32_t>(params.first + row % params.k);
-        z = static_cast<float*>(params.z) + row * dim;
+        z = row * dim;
     }
 };
 
@@ -157,50 +87,94 @@ __device__ int64_t choose(const SampleGmmParams& params, const Row& row) {
     return smaller(count, row.primitives - 1);
 }
 
-// z = mu + (T * sigma) * eps; the blocks of one row share its quads of four channels.
-__device__ void draw(const SampleGmmParams& params, const Row& row, int64_t primitive) {
+// Channels 4 * quad to 4 * quad + 3 of z = mu + (T * sigma) * eps, before any rounding; what lies
+// beyond D is 0.
+__device__ Floats4 latent(const SampleGmmParams& params, const Row& row, int64_t primitive,
+                          int64_t quad) {
     const float* mu = row.mu + primitive * row.dim;
     const float* log_sigma = row.log_sigma + primitive * row.dim;
-    const int64_t quads = (row.dim + 3) / 4;
-    const int64_t step = static_cast<int64_t>(gridDim.y) * blockDim.x;
-    int64_t quad = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
-    for (; quad < quads; quad += step) {
-        const int64_t end = smaller(4 * quad + 4, row.dim);
-        if (params.mode == Mode::mean) {
-            for (int64_t d = 4 * quad; d < end; ++d) row.z[d] = mu[d];
-            continue;
-        }
+    const bool mean = params.mode == Mode::mean;
+    Floats4 eps{};
+    if (!mean) {
         const uint32_t counter = static_cast<uint32_t>(quad) + 1;
-        const Floats4 eps = normals(philox4x32_10({{kPlace, counter, row.index, 0}}, row.seed));
-        for (int j = 0; j < 4; ++j) {
-            const int64_t d = 4 * quad + j;
-            if (d >= end) break;
-            const float spread = params.temperature * exp_poly(log_sigma[d]);
-            row.z[d] = mu[d] + spread * eps.x[j];
-        }
+        eps = normals(philox4x32_10({{kPlace, counter, row.index, 0}}, row.seed));
     }
+    Floats4 z{};
+    for (int j = 0; j < 4; ++j) {
+        const int64_t d = 4 * quad + j;
+        if (d >= row.dim) break;
+        z.x[j] = mean ? mu[d] : mu[d] + (params.temperature * exp_poly(log_sigma[d])) * eps.x[j];
+    }
+    return z;
 }
 
-// This thread's part of sum_d(0.5 * ((z - mu) / sigma)^2 + log sigma). sigma^(-1/2) is taken twice,
-// for the whole of 1 / sigma does not fit into float32.
-__device__ Sum distance(const Row& row, int64_t primitive) {
-    const float* mu = row.mu + primitive * row.dim;
-    const float* log_sigma = row.log_sigma + primitive * row.dim;
+__device__ void store(const SampleGmmParams& params, int64_t at, float value) {
+    if (params.rounding == Rounding::float32) {
+        static_cast<float*>(params.z)[at] = value;
+        return;
+    }
+    const bool half = params.rounding == Rounding::float16;
+    uint32_t bits = half ? float16_bits(value) : bfloat16_bits(value);
+    if (value != value) bits = half ? 0x7E00u : 0x7FC0u;  // nobody has looked at the inputs
+    static_cast<uint16_t*>(params.z)[at] = static_cast<uint16_t>(bits);
+}
+
+// Writes z; the blocks of one row share its quads. Gives the first quad of this thread.
+__device__ Floats4 draw(const SampleGmmParams& params, const Row& row, int64_t primitive) {
+    const int64_t quads = (row.dim + 3) / 4;
+    const int64_t step = static_cast<int64_t>(gridDim.y) * blockDim.x;
+    const int64_t begin = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
+    Floats4 first{};
+    for (int64_t quad = begin; quad < quads; quad += step) {
+        const Floats4 z = latent(params, row, primitive, quad);
+        if (quad == begin) first = z;
+        for (int j = 0; j < 4 && 4 * quad + j < row.dim; ++j) {
+            store(params, row.z + 4 * quad + j, z.x[j]);
+        }
+    }
+    return first;
+}
+
+// A quad that this thread has written: read again where nothing was lost by rounding, else drawn
+// again, for the density is that of the unrounded z.
+__device__ Floats4 drawn(const SampleGmmParams& params, const Row& row, int64_t primitive,
+                         int64_t quad) {
+    if (params.rounding != Rounding::float32) return latent(params, row, primitive, quad);
+    Floats4 z{};
+    for (int j = 0; j < 4 && 4 * quad + j < row.dim; ++j) {
+        z.x[j] = static_cast<const float*>(params.z)[row.z + 4 * quad + j];
+    }
+    return z;
+}
+
+// This thread's part of sum_d(0.5 * ((z - mu) / sigma)^2 + log sigma) for primitive p; `first` is
+// its first quad of z, drawn from `primitive`. sigma^(-1/2) is taken twice, for the whole of
+// 1 / sigma does not fit into float32.
+__device__ Sum distance(const SampleGmmParams& params, const Row& row, int64_t primitive,
+                        const Floats4& first, int64_t p) {
+    const float* mu = row.mu + p * row.dim;
+    const float* log_sigma = row.log_sigma + p * row.dim;
+    const int64_t quads = (row.dim + 3) / 4;
     Sum sum{};
-    for (int64_t d = threadIdx.x; d < row.dim; d += blockDim.x) {
-        float log_std = log_sigma[d];
-        log_std = log_std < -104.0f ? -104.0f : log_std;
-        log_std = log_std > 88.0f ? 88.0f : log_std;
-        const float root = exp_poly(-0.5f * log_std);
-        const float score = ((row.z[d] - mu[d]) * root) * root;
-        sum.add(log_std + (0.5f * score) * score);
+    for (int64_t quad = threadIdx.x; quad < quads; quad += blockDim.x) {
+        const bool held = quad == threadIdx.x;
+        const Floats4 z = held ? first : drawn(params, row, primitive, quad);
+        for (int j = 0; j < 4; ++j) {
+            const int64_t d = 4 * quad + j;
+            if (d >= row.dim) break;
+            const float log_std = SampleMath<OneLane>::clamped(log_sigma[d]);
+            const float root = exp_poly(-0.5f * log_std);
+            const float score = ((z.x[j] - mu[d]) * root) * root;
+            sum.add(log_std + (0.5f * score) * score);
+        }
     }
     return sum;
 }
 
 // Eq. 3 at temperature 1; thread 0 gets it. The block sums over the channels, 32 primitives between
 // two barriers, and its first warp over the primitives, each lane every 32nd.
-__device__ float log_prob(const Row& row) {
+__device__ float log_prob(const SampleGmmParams& params, const Row& row, int64_t primitive,
+                          const Floats4& first) {
     __shared__ Sum parts[kWarp][kMostThreads / kWarp];
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     LogSum weights, terms;
@@ -210,7 +184,7 @@ __device__ float log_prob(const Row& row) {
     for (int64_t begin = 0; begin < row.primitives; begin += kWarp) {
         const int filled = static_cast<int>(smaller(kWarp, row.primitives - begin));
         for (int i = 0; i < filled; ++i) {
-            const Sum part = over_warp(distance(row, begin + i));
+            const Sum part = over_warp(distance(params, row, primitive, first, begin + i));
             if (lane == 0) parts[i][warp] = part;
         }
         __syncthreads();
@@ -233,13 +207,12 @@ __global__ void __launch_bounds__(kMostThreads) sample_gmm_kernel(SampleGmmParam
     for (int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
         const Row row(params, r);
         const int64_t primitive = choose(params, row);
-        draw(params, row, primitive);
+        const Floats4 first = draw(params, row, primitive);
         if (blockIdx.y == 0 && threadIdx.x == 0) {
             params.primitive[r] = static_cast<int32_t>(primitive);
         }
         if (params.log_prob == nullptr) continue;
-        __syncthreads();  // the block reads the z that its threads wrote
-        const float density = log_prob(row);
+        const float density = log_prob(params, row, primitive, first);
         if (threadIdx.x == 0) params.log_prob[r] = density;
     }
 }
@@ -255,9 +228,6 @@ void check(const SampleGmmParams& params) {
     const bool fixed = params.fixed_primitive >= -1 && params.fixed_primitive < params.primitives;
     if (!sizes || !range || !fixed) {
         throw std::invalid_argument("sample_gmm: sizes, k, first or primitive out of range");
-    }
-    if (params.rounding != Rounding::float32) {
-        throw std::invalid_argument("sample_gmm: z must be float32 on a GPU");
     }
 }
 

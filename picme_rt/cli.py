@@ -32,6 +32,9 @@ VERBS = {
     "completion": Verb("picme_rt.verbs.completion", "print completions for a shell", "cpu"),
     "pack": Verb("picme_training.pack_verb", "pack pictures to train from in a file", "train"),
     "train": Verb("picme_training.verb", "train a network from a configuration", "train"),
+    "evaluate": Verb(
+        "picme_training.evaluate.verb", "measure an engine or a checkpoint on pictures", "train"
+    ),
     "export": Verb("picme_export.verb", "turn a checkpoint into an engine", "export"),
 }
 

@@ -4,6 +4,7 @@ torch, CuPy, Numba and pycuda.gpuarray say where an array lies by `__cuda_array_
 and others by DLPack. Nothing is copied, converted or waited for; CUDA is not loaded here.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
@@ -31,11 +32,15 @@ class Placed(NamedTuple):
     Attributes:
         pointer: Address of the first element; 0 where there is none.
         shape: Of the array.
+        dtype: One of those that were asked for.
+        size: In bytes.
         owner: To be kept while the address is used.
     """
 
     pointer: int
     shape: tuple[int, ...]
+    dtype: str
+    size: int
     owner: object
 
 
@@ -70,14 +75,15 @@ def stream_of(arrays: Iterable[object], given: int | None) -> int:
 
 
 def place(
-    name: str, array: object, dtype: str, axes: str, *, stream: int, written: bool = False
+    name: str, array: object, dtypes: str, axes: str, *, stream: int, written: bool = False
 ) -> Placed:
     """Where an array lies, if a kernel can use it as it is.
 
     Args:
         name: What an error calls it.
         array: An array of any library.
-        dtype: What it must hold, "float32".
+        dtypes: What it may hold, "float32" or "float16 bfloat16"; bits of bfloat16 as uint16 count
+            as bfloat16.
         axes: One letter an axis, "BPD".
         stream: The stream on which it is used; a maker that speaks DLPack orders its work before.
         written: Whether a kernel writes it.
@@ -86,24 +92,44 @@ def place(
         InputError: It is not on a GPU, or is not as said; nothing is converted.
     """
     pointer, shape, strides, found, read_only, owner = _described(name, array, stream)
-    wanted = np.dtype(dtype)
-    if found != wanted:
-        raise InputError(f"{name} must be {dtype}, got {found}: convert it on the GPU")
+    dtype = _name(found)
+    if dtype == "uint16" and "bfloat16" in dtypes.split():
+        dtype = "bfloat16"
+    if found is None or dtype not in dtypes.split():
+        wanted = dtypes.replace(" ", ", ")
+        raise InputError(f"{name} must be {wanted}, got {dtype}: convert it on the GPU")
     if len(shape) != len(axes):
         raise InputError(f"{name} must have the axes ({', '.join(axes)}), got shape {shape}")
     empty = 0 in shape
-    if not empty and strides is not None and not _contiguous(shape, strides, wanted.itemsize):
+    if not empty and strides is not None and not _contiguous(shape, strides, found.itemsize):
         raise InputError(
             f"{name} must be C-contiguous, got shape {shape} with strides {strides} in bytes: "
             "make a contiguous copy on the GPU"
         )
-    if not empty and (pointer == 0 or pointer % wanted.itemsize):
+    if not empty and (pointer == 0 or pointer % found.itemsize):
         raise InputError(
-            f"{name} must begin at a multiple of {wanted.itemsize} bytes, got address {pointer:#x}"
+            f"{name} must begin at a multiple of {found.itemsize} bytes, got address {pointer:#x}"
         )
     if written and read_only:
         raise InputError(f"{name} is written, got an array that says it is read-only")
-    return Placed(pointer, shape, owner)
+    return Placed(pointer, shape, dtype, math.prod(shape) * found.itemsize, owner)
+
+
+def check_shape(name: str, found: Placed, expected: tuple[int, ...]) -> None:
+    """Refuses an array of another shape.
+
+    Raises:
+        InputError: It has one.
+    """
+    if found.shape != expected:
+        raise InputError(f"{name} must be {expected}, got {found.shape}")
+
+
+def _name(dtype: np.dtype[np.generic] | None) -> str:
+    """As torch calls it; a foreign byte order shows."""
+    if dtype is None or dtype == dlpack.BFLOAT16:
+        return "bfloat16" if dtype else "None"
+    return dtype.name if dtype.isnative else dtype.str
 
 
 def _interface(array: object) -> Mapping[str, object]:
@@ -125,7 +151,7 @@ def _described(name: str, array: object, stream: int) -> dlpack.Tensor:
         on = "" if device is None else f" on DLPack's device {int(device[0])}"
         raise InputError(
             f"{name} must be an array on a GPU (__cuda_array_interface__, or DLPack on device 2), "
-            f"got {kind}{on}: for arrays on the CPU there is picme_rt.kernels.sample_gmm"
+            f"got {kind}{on}: for arrays on the CPU there is picme_rt.kernels"
         )
     try:
         return dlpack.read(array, stream)  # type: ignore[arg-type]  # it has __dlpack_device__

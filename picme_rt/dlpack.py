@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 CPU, CUDA, CUDA_MANAGED = 1, 2, 13
-_KINDS = {0: "i", 1: "u", 2: "f"}  # DLDataTypeCode, as NumPy's letters
+_KINDS = {0: "i", 1: "u", 2: "f", 4: "V"}  # DLDataTypeCode, as NumPy's letters
+BFLOAT16 = np.dtype("V2")  # for want of a type of NumPy's; torch writes it so too
 _READ_ONLY = 1  # of DLManagedTensorVersioned's flags
 
 
@@ -31,7 +32,7 @@ class Tensor(NamedTuple):
         pointer: Address of the first element.
         shape: Of the array.
         strides: In bytes; None for a C-contiguous array.
-        dtype: As NumPy writes it; None for one that NumPy does not have (bfloat16).
+        dtype: As NumPy writes it; `BFLOAT16` for bfloat16, None for others that it lacks.
         read_only: Whether the producer forbids writing; an old one cannot say so.
         capsule: To be kept while the address is used.
     """
@@ -103,9 +104,9 @@ def read(array: SpeaksDlpack, stream: int) -> Tensor:
 
 def _described(held: _DLTensor, read_only: bool, capsule: object) -> Tensor:
     kind, size = _KINDS.get(held.code), held.bits // 8
-    dtype = (
-        np.dtype(f"<{kind}{size}") if kind and held.lanes == 1 and size in (1, 2, 4, 8) else None
-    )
+    dtype = None
+    if kind and held.lanes == 1 and size in ((2,) if kind == "V" else (1, 2, 4, 8)):
+        dtype = np.dtype(f"<{kind}{size}")
     shape = tuple(held.shape[i] for i in range(held.ndim))
     strides = None
     if held.strides:

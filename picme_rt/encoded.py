@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from picme_rt import kernels
+from picme_rt import composite, framing, kernels
 from picme_rt.backends import Backend, Decoding
 from picme_rt.composite import Canvas
 from picme_rt.errors import EngineError, InputError
-from picme_rt.images import Float, Image
+from picme_rt.framing import Framing
+from picme_rt.images import Float, Hole, Image
 from picme_rt.kernels import Mode
 
 _PICTURE = 1.01  # largest magnitude that a decoder gives: it ends in tanh
@@ -69,6 +70,20 @@ class Request(NamedTuple):
         return self._replace(k=k, seed=seed, first=first, primitive=primitive)
 
 
+class Mixture(NamedTuple):
+    """Eq. 3, q(z_c|z_m) of one picture, as `picme_rt.kernels.sample_gmm` takes it.
+
+    Attributes:
+        log_alpha: (1, P) float32, log of the mixing coefficients.
+        mu: (1, P, D) float32.
+        log_sigma: (1, P, D) float32.
+    """
+
+    log_alpha: Float
+    mu: Float
+    log_sigma: Float
+
+
 class Part(NamedTuple):
     """One region of a picture: the encoder's outputs, and where its results go."""
 
@@ -83,6 +98,13 @@ class Encoded:
         self, loaded: Callable[[], Backend], primitives: int, img: Image, parts: list[Part]
     ):
         self._loaded, self._primitives, self._img, self._parts = loaded, primitives, img, parts
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """What the latents are drawn from, of the largest region; None where the hole was empty."""
+        if not self._parts:
+            return None
+        return Mixture(*(self._parts[0].values[name].copy() for name in Mixture._fields))
 
     def complete(
         self,
@@ -178,6 +200,35 @@ class Encoded:
             )
             for part in self._parts
         ]
+
+
+def encode(
+    loaded: Callable[[], Backend],
+    pixels: Image,
+    hole: Hole,
+    *,
+    size: int,
+    framed: Framing,
+    primitives: int,
+) -> Encoded:
+    """Encodes a picture once: Algorithm 2, lines 1-2, for each of its regions.
+
+    Args:
+        loaded: Gives the backend, or raises where it was closed.
+        pixels: (H, W, 3) uint8; copied.
+        hole: (H, W) bool.
+        size: Side of the network's picture.
+        framed: How the network was trained.
+        primitives: P.
+    """
+    backend, parts = loaded(), []
+    for region in framing.regions(hole, size, framed):
+        fitted = composite.fit(pixels, hole, region, size)
+        values = backend.encode(fitted.image[None], fitted.hole[None])
+        check_values(values)
+        values["hole"] = fitted.hole[None]
+        parts.append(Part(values, composite.canvas(fitted, hole, region)))
+    return Encoded(loaded, primitives, pixels.copy(), parts)
 
 
 def _statistics(drawn: list[kernels.GmmSample], i: int) -> tuple[int | None, float | None]:

@@ -80,6 +80,13 @@ class Call:
             raise EngineError(f"{name} must be a number in {low:g}..{high:g}, got {got!r}")
         return got
 
+    def word(self, name: str, default: str, known: tuple[str, ...]) -> str:
+        """An attribute that is one of some words."""
+        got = self._attributes.pop(name, default)
+        if not isinstance(got, str) or got not in known:
+            raise EngineError(f"{name} must be of {', '.join(known)}, got {got!r}")
+        return got
+
     def default(self, **values: Attribute) -> None:
         """Attributes that have this one value; it is ONNX's default, so they may be absent."""
         self.only(**{name: value for name, value in values.items() if name in self._attributes})

@@ -1,5 +1,7 @@
 """The operators that a graph of an engine may have: those that our exporter writes.
 
+Those that only move numbers are in operators_layout.py.
+
 A rule says what a node's results look like before it runs, and what it costs. It accepts an
 attribute only in the range in which its operator is defined and, where our exporter always writes
 one and the same value, that value alone.
@@ -8,14 +10,15 @@ one and the same value, that value alone.
 import math
 from collections.abc import Callable
 
+from picme_rt import operator_values as values
+from picme_rt import operators_layout as layout
 from picme_rt.errors import EngineError
 from picme_rt.graph_nodes import Call, Results, Shape, Value
-from picme_rt.onnx_file import MOST_AXES, MOST_NUMBERS, Kind
 
 
 def _elementwise(call: Call) -> Results:
     one, other = call.inputs("float32", "float32")
-    return Results([Value("float32", _broadcast(one.shape, other.shape))])
+    return Results([Value("float32", values.broadcast(one.shape, other.shape))])
 
 
 def _unary(call: Call) -> Results:
@@ -30,104 +33,27 @@ def _leaky_relu(call: Call) -> Results:
 
 def _softmax(call: Call) -> Results:
     (x,) = call.inputs("float32")
-    _axis(call, len(x.shape), default=-1)
+    values.axis(call, len(x.shape), default=-1)
     return Results([Value("float32", x.shape)])
 
 
 def _clip(call: Call) -> Results:
     x, low, high = call.inputs("float32", "float32", "float32")
     for bound in (low, high):
-        if bound.shape != () or not math.isfinite(_known(bound)[0]):
+        if bound.shape != () or not math.isfinite(values.known(bound)[0]):
             raise EngineError("its bounds must be finite numbers")
-    if _known(low) > _known(high):
-        raise EngineError(f"its bounds must be in order, got {_known(low)} and {_known(high)}")
+    if values.known(low) > values.known(high):
+        raise EngineError(
+            f"its bounds must be in order, got {values.known(low)} and {values.known(high)}"
+        )
     return Results([Value("float32", x.shape)])
-
-
-def _concat(call: Call) -> Results:
-    parts = call.some(None, 1, MOST_NUMBERS)
-    rank = len(parts[0].shape)
-    axis = _axis(call, rank, default=None)
-    if len({(*one.shape[:axis], *one.shape[axis + 1 :], len(one.shape)) for one in parts}) != 1:
-        raise EngineError(f"inputs must be alike but for axis {axis}, got {_shapes(parts)}")
-    total = sum(one.shape[axis] for one in parts)
-    shape = (*parts[0].shape[:axis], total, *parts[0].shape[axis + 1 :])
-    content: tuple[float, ...] | None = ()
-    for one in parts:
-        content = None if one.content is None or content is None else content + one.content
-    return Results([_int_or_float(parts[0].kind, shape, content if rank == 1 else None)])
-
-
-def _split(call: Call) -> Results:
-    (x,) = call.inputs("float32")
-    axis, count = _axis(call, len(x.shape), default=0), len(call.results)
-    call.only(num_outputs=count)
-    if x.shape[axis] % count:
-        raise EngineError(f"axis {axis} must divide by {count}, got {x.shape}")
-    part = (*x.shape[:axis], x.shape[axis] // count, *x.shape[axis + 1 :])
-    return Results([Value("float32", part)] * count)
-
-
-def _transpose(call: Call) -> Results:
-    (x,) = call.inputs("float32")
-    rank = len(x.shape)
-    order = call.integers("perm", None, 0, rank - 1, row=rank)
-    if len(set(order)) != rank:
-        raise EngineError(f"perm must name each axis once, got {order}")
-    return Results([Value("float32", tuple(x.shape[i] for i in order))])
-
-
-def _reshape(call: Call) -> Results:
-    x, wanted = call.inputs("float32", "int64")
-    keeps = call.integer("allowzero", 0, 0, 1) == 0
-    given = _vector(wanted, -1, 1 << 31)
-    shape = [
-        x.shape[i] if n == 0 and keeps and i < len(x.shape) else n for i, n in enumerate(given)
-    ]
-    if shape.count(-1) == 1:
-        others = math.prod(n for n in shape if n != -1)
-        shape[shape.index(-1)] = x.numbers // others if others > 0 else 0
-    if any(n < 1 for n in shape) or math.prod(shape) != x.numbers:
-        raise EngineError(f"{x.shape} cannot have the shape {given}")
-    return Results([Value("float32", tuple(shape))])
-
-
-def _unsqueeze(call: Call) -> Results:
-    x, wanted = call.inputs("float32", "int64")
-    rank = len(x.shape) + wanted.numbers
-    axes = [n % rank for n in _vector(wanted, -rank, rank - 1)]
-    if len(set(axes)) != len(axes):
-        raise EngineError(f"its axes must be different ones, got {axes}")
-    rest = iter(x.shape)
-    return Results([Value("float32", tuple(1 if i in axes else next(rest) for i in range(rank)))])
-
-
-def _expand(call: Call) -> Results:
-    x, wanted = call.inputs("float32", "int64")
-    return Results([Value("float32", _broadcast(x.shape, _vector(wanted, 1, 1 << 31)))])
-
-
-def _gather(call: Call) -> Results:
-    x, indices = call.inputs("float32", "int64")
-    axis = _axis(call, len(x.shape), default=0)
-    if not all(-x.shape[axis] <= n < x.shape[axis] for n in _known(indices)):
-        raise EngineError(f"its indices must be in axis {axis} of {x.shape}")
-    return Results([Value("float32", x.shape[:axis] + indices.shape + x.shape[axis + 1 :])])
-
-
-def _shape(call: Call) -> Results:
-    (x,) = call.inputs("float32")
-    call.default(start=0)
-    if not x.shape:
-        raise EngineError("its input must have axes")
-    return Results([_int_or_float("int64", (len(x.shape),), x.shape)])
 
 
 def _matmul(call: Call) -> Results:
     one, other = call.inputs("float32", "float32")
     if min(len(one.shape), len(other.shape)) < 2 or one.shape[-1] != other.shape[-2]:
-        raise EngineError(f"matrices must fit, got {_shapes([one, other])}")
-    front = _broadcast(one.shape[:-2], other.shape[:-2])
+        raise EngineError(f"matrices must fit, got {values.shapes([one, other])}")
+    front = values.broadcast(one.shape[:-2], other.shape[:-2])
     shape = (*front, one.shape[-2], other.shape[-1])
     return Results([Value("float32", shape)], macs=math.prod(shape) * one.shape[-1])
 
@@ -137,7 +63,7 @@ def _gemm(call: Call) -> Results:
     call.default(alpha=1.0, beta=1.0, transA=0)
     call.only(transB=1)
     if len(x.shape) != 2 or len(weight.shape) != 2 or x.shape[1] != weight.shape[1]:
-        raise EngineError(f"matrices must fit, got {_shapes([x, weight])}")
+        raise EngineError(f"matrices must fit, got {values.shapes([x, weight])}")
     _check_bias(biases, weight.shape[0])
     shape = (x.shape[0], weight.shape[0])
     return Results([Value("float32", shape)], macs=math.prod(shape) * x.shape[1])
@@ -179,7 +105,7 @@ def _convolution(call: Call) -> tuple[Value, Value, list[Value], Shape]:
     """Picture, weight, bias if any and kernel: what both kinds of convolution have."""
     x, weight, *biases = call.some("float32", 2, 3)
     if len(x.shape) != 4 or len(weight.shape) != 4 or not all(w.fixed for w in (weight, *biases)):
-        raise EngineError(f"it must be of two axes, with weights, got {_shapes([x, weight])}")
+        raise EngineError(f"it must be of two axes, with weights, got {values.shapes([x, weight])}")
     kernel = weight.shape[2:]
     call.default(group=1, auto_pad="NOTSET", dilations=(1, 1), kernel_shape=kernel)
     return x, weight, biases, kernel
@@ -199,7 +125,7 @@ def _instance_norm(call: Call) -> Results:
     x, scale, bias = call.inputs("float32", "float32", "float32")
     call.real("epsilon", 1e-5, 1e-12, 1.0)
     if len(x.shape) < 3 or not scale.shape == bias.shape == x.shape[1:2]:
-        raise EngineError(f"scale and bias must fit, got {_shapes([x, scale, bias])}")
+        raise EngineError(f"scale and bias must fit, got {values.shapes([x, scale, bias])}")
     return Results([Value("float32", x.shape)])
 
 
@@ -217,16 +143,18 @@ def _average_pool(call: Call) -> Results:
 
 def _resize(call: Call) -> Results:
     x, scales = call.inputs("float32", None, "float32")
-    call.only(nearest_mode="floor", coordinate_transformation_mode="asymmetric")
+    call.only(nearest_mode="floor")
+    mode = call.word("mode", "nearest", ("nearest", "linear"))
+    centres = {"nearest": "asymmetric", "linear": "half_pixel"}
+    call.only(coordinate_transformation_mode=centres[mode])
     call.default(
-        mode="nearest",
         keep_aspect_ratio_policy="stretch",
         antialias=0,
         exclude_outside=0,
         extrapolation_value=0.0,
         cubic_coeff_a=-0.75,
     )
-    factors = _known(scales)
+    factors = values.known(scales)
     if len(x.shape) != 4 or scales.shape != (4,) or factors[:2] != (1.0, 1.0):
         raise EngineError(f"it must scale the two last of 4 axes, got {factors} for {x.shape}")
     if not all(factor in range(1, 65) for factor in factors):
@@ -240,7 +168,7 @@ def _pad(call: Call) -> Results:
     x, wanted = call.inputs("float32", "int64")
     call.only(mode="reflect")
     rank = len(x.shape)
-    pads = _vector(wanted, 0, 1 << 31)
+    pads = values.vector(wanted, 0, 1 << 31)
     if len(pads) != 2 * rank:
         raise EngineError(f"it needs {2 * rank} numbers, got {pads}")
     before, after = pads[:rank], pads[rank:]
@@ -251,20 +179,6 @@ def _pad(call: Call) -> Results:
     )
 
 
-def _axis(call: Call, rank: int, default: int | None) -> int:
-    if rank == 0:
-        raise EngineError("its input must have axes")
-    return call.integer("axis", default, -rank, rank - 1) % rank
-
-
-def _broadcast(one: Shape, other: Shape) -> Shape:
-    rank = max(len(one), len(other))
-    a, b = (1,) * (rank - len(one)) + one, (1,) * (rank - len(other)) + other
-    if any(m != n and 1 not in (m, n) for m, n in zip(a, b, strict=True)):
-        raise EngineError(f"shapes must broadcast, got {one} and {other}")
-    return tuple(max(m, n) for m, n in zip(a, b, strict=True))
-
-
 def _windows(sides: Shape, kernel: Shape, strides: Shape, pads: Shape) -> Shape:
     rooms = [sides[i] + pads[i] + pads[2 + i] - kernel[i] for i in (0, 1)]
     if min(rooms) < 0:
@@ -272,41 +186,16 @@ def _windows(sides: Shape, kernel: Shape, strides: Shape, pads: Shape) -> Shape:
     return tuple(room // stride + 1 for room, stride in zip(rooms, strides, strict=True))
 
 
-def _known(value: Value) -> tuple[float, ...]:
-    if value.content is None:
-        raise EngineError("an input that must be known before the graph runs is not")
-    return value.content
-
-
-def _vector(value: Value, low: int, high: int) -> Shape:
-    """A known row of up to `MOST_AXES * 2` integers in low..high."""
-    numbers = _known(value)
-    if len(value.shape) != 1 or len(numbers) > 2 * MOST_AXES:
-        raise EngineError(f"it needs one row of numbers, got shape {value.shape}")
-    if not all(low <= n <= high for n in numbers):
-        raise EngineError(f"its numbers must be in {low}..{high}, got {numbers}")
-    return tuple(int(n) for n in numbers)
-
-
-def _int_or_float(kind: Kind, shape: Shape, content: tuple[float, ...] | None) -> Value:
-    if kind == "int64" and math.prod(shape) > MOST_NUMBERS:
-        raise EngineError(f"integers are for shapes, got {shape} of them")
-    return Value(kind, shape, content if kind == "int64" else None)
-
-
-def _shapes(values: list[Value]) -> list[Shape]:
-    return [value.shape for value in values]
-
-
 RULES: dict[str, Callable[[Call], Results]] = {
     "Add": _elementwise,
     "AveragePool": _average_pool,
     "Clip": _clip,
-    "Concat": _concat,
+    "Concat": layout.concat,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
-    "Expand": _expand,
-    "Gather": _gather,
+    "DepthToSpace": layout.depth_to_space,
+    "Expand": layout.expand,
+    "Gather": layout.gather,
     "Gemm": _gemm,
     "InstanceNormalization": _instance_norm,
     "LeakyRelu": _leaky_relu,
@@ -314,13 +203,13 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "MatMul": _matmul,
     "Mul": _elementwise,
     "Pad": _pad,
-    "Reshape": _reshape,
+    "Reshape": layout.reshape,
     "Resize": _resize,
-    "Shape": _shape,
+    "Shape": layout.shape,
     "Softmax": _softmax,
-    "Split": _split,
+    "Split": layout.split,
     "Sub": _elementwise,
     "Tanh": _unary,
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
+    "Transpose": layout.transpose,
+    "Unsqueeze": layout.unsqueeze,
 }

@@ -1,10 +1,11 @@
 """`sample_gmm` on a GPU: arrays of any library in, arrays of the caller's filled, on a stream."""
 
-from types import ModuleType
-
-from picme_rt.cuda_arrays import CudaArray, Placed, place, stream_of
-from picme_rt.errors import InputError, UnavailableError
+from picme_rt.cuda_arrays import CudaArray, Placed, check_shape, place, stream_of
+from picme_rt.cuda_launch import launch
+from picme_rt.errors import InputError
 from picme_rt.kernels import Mode, check_options
+
+LATENT_TYPES = "float32 float16 bfloat16"
 
 
 def sample_gmm_cuda(
@@ -43,10 +44,11 @@ def sample_gmm_cuda(
         mode: how the primitive is chosen.
         primitive: a fixed primitive.
         temperature: factor on sigma.
-        out_z: (B, k, D) float32, written. No output may overlap another array.
+        out_z: (B, k, D), written: float32, or rounded to nearest even to the array's own float16 or
+            bfloat16 (or uint16, its bits). No output may overlap another array.
         out_primitive: (B, k) int32, written.
-        out_log_prob: (B, k) float32, written to a relative 1e-5; None computes none, which is
-            faster.
+        out_log_prob: (B, k) float32, of z before it is rounded, written to a relative 1e-5; None
+            computes none, which is faster.
         stream: address of the CUDA stream, torch's `stream.cuda_stream`, CuPy's `stream.ptr`. None
             takes the stream that the arrays name, else CUDA's default stream: torch names none, so
             pass it unless torch works on its default stream too.
@@ -70,35 +72,31 @@ def sample_gmm_cuda(
     density = None
     if out_log_prob is not None:
         density = place("out_log_prob", out_log_prob, "float32", "Bk", stream=queue, written=True)
-        _check_shape("out_log_prob", density, (batch, k))
-    z = place("out_z", out_z, "float32", "BkD", stream=queue, written=True)
+        check_shape("out_log_prob", density, (batch, k))
+    z = place("out_z", out_z, LATENT_TYPES, "BkD", stream=queue, written=True)
     chosen = place("out_primitive", out_primitive, "int32", "Bk", stream=queue, written=True)
-    _check_shape("out_z", z, (batch, k, dim))
-    _check_shape("out_primitive", chosen, (batch, k))
-    launch = _native().sample_gmm_cuda
-    try:
-        launch(
-            log_alpha=inputs[0].pointer,
-            mu=inputs[1].pointer,
-            log_sigma=inputs[2].pointer,
-            seeds=inputs[3].pointer,
-            out_z=z.pointer,
-            out_primitive=chosen.pointer,
-            out_log_prob=density.pointer if density else 0,
-            batch=batch,
-            primitives=primitives,
-            dim=dim,
-            k=k,
-            first=first,
-            mode=mode,
-            primitive=primitive,
-            temperature=temperature,
-            stream=queue,
-        )
-    except ValueError as exc:
-        raise InputError(f"sample_gmm_cuda: {exc}") from exc
-    except RuntimeError as exc:
-        raise UnavailableError(f"sample_gmm_cuda needs a GPU that works, CUDA says: {exc}") from exc
+    check_shape("out_z", z, (batch, k, dim))
+    check_shape("out_primitive", chosen, (batch, k))
+    launch(
+        "sample_gmm_cuda",
+        log_alpha=inputs[0].pointer,
+        mu=inputs[1].pointer,
+        log_sigma=inputs[2].pointer,
+        seeds=inputs[3].pointer,
+        out_z=z.pointer,
+        out_primitive=chosen.pointer,
+        out_log_prob=density.pointer if density else 0,
+        batch=batch,
+        primitives=primitives,
+        dim=dim,
+        k=k,
+        first=first,
+        mode=mode,
+        primitive=primitive,
+        temperature=temperature,
+        dtype=z.dtype,
+        stream=queue,
+    )
 
 
 def _sizes(weights: Placed, means: Placed, deviations: Placed, seeds: Placed) -> tuple[int, ...]:
@@ -111,27 +109,6 @@ def _sizes(weights: Placed, means: Placed, deviations: Placed, seeds: Placed) ->
             f"mu must be (B, P, D) with D at least 1 and (B, P) = {weights.shape} "
             f"as log_alpha, got {means.shape}"
         )
-    _check_shape("log_sigma", deviations, means.shape)
-    _check_shape("seeds", seeds, (batch,))
+    check_shape("log_sigma", deviations, means.shape)
+    check_shape("seeds", seeds, (batch,))
     return batch, primitives, means.shape[2]
-
-
-def _check_shape(name: str, found: Placed, expected: tuple[int, ...]) -> None:
-    if found.shape != expected:
-        raise InputError(f"{name} must be {expected}, got {found.shape}")
-
-
-def _native() -> ModuleType:
-    try:
-        import picme_rt._kernels as native
-    except ModuleNotFoundError as exc:
-        raise UnavailableError(
-            "sample_gmm_cuda needs the compiled module picme_rt._kernels, which is not built: "
-            "run `PICME_CUDA=ON pip install .`"
-        ) from exc
-    if not hasattr(native, "sample_gmm_cuda"):
-        raise UnavailableError(
-            f"sample_gmm_cuda needs kernels built with nvcc, these are for {native.built_for}: "
-            "run `PICME_CUDA=ON pip install .` where nvcc is"
-        )
-    return native

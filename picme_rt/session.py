@@ -12,9 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from picme_rt import backends, composite, framing, images, kernels
+from picme_rt import backends, encoded, images, kernels
 from picme_rt import engine as engines
-from picme_rt.encoded import Completion, Completions, Encoded, Part, check_size, check_values
+from picme_rt.encoded import Completion, Completions, Encoded, check_size
 from picme_rt.errors import ClosedError, InputError
 from picme_rt.images import ImageLike
 from picme_rt.kernels import Mode
@@ -229,17 +229,16 @@ class Session:
             img: As in `complete`.
             mask: As in `complete`.
         """
-        backend = self._loaded()
+        self._loaded()  # a closed session says so, whatever it is given
         pixels = images.read_image(img)
-        hole = images.read_mask(mask, pixels.shape[:2])
-        parts = []
-        for region in framing.regions(hole, self._engine.size, self._engine.framing):
-            fitted = composite.fit(pixels, hole, region, self._engine.size)
-            values = backend.encode(fitted.image[None], fitted.hole[None])
-            check_values(values)
-            values["hole"] = fitted.hole[None]
-            parts.append(Part(values, composite.canvas(fitted, hole, region)))
-        return Encoded(self._loaded, self._engine.primitives, pixels.copy(), parts)
+        return encoded.encode(
+            self._loaded,
+            pixels,
+            images.read_mask(mask, pixels.shape[:2]),
+            size=self._engine.size,
+            framed=self._engine.framing,
+            primitives=self._engine.primitives,
+        )
 
     def close(self) -> None:
         """Frees the engine; later calls raise `ClosedError`. Closing twice is allowed."""

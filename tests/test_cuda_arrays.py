@@ -64,11 +64,20 @@ def test_a_capsule_gives_address_and_shape_and_is_made_for_the_stream(maker, old
     assert array.streams == [7]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int32", "uint64"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8", "int32", "uint64"])
 def test_every_dtype_of_the_kernels_is_read_in_both_ways(dtype):
     array = np.ones((2, 2), dtype)
-    assert placed(Speaks(array), dtype, "Bk").pointer == array.ctypes.data
-    assert placed(SpeaksDlpack(array), dtype, "Bk").pointer == array.ctypes.data
+    for said in (Speaks(array), SpeaksDlpack(array)):
+        found = placed(said, f"float64 {dtype}", "Bk")
+        assert (found.pointer, found.dtype, found.size) == (array.ctypes.data, dtype, array.nbytes)
+
+
+def test_bfloat16_comes_as_torch_calls_it_or_as_its_bits():
+    array = torch.ones(2, 2).bfloat16()
+    bits = array.view(torch.uint16).numpy()
+    for said in (SpeaksDlpack(array), Speaks(bits, typestr="<V2"), Speaks(bits)):
+        found = placed(said, "float32 bfloat16", "Bk")
+        assert (found.pointer, found.dtype, found.size) == (array.data_ptr(), "bfloat16", 8)
 
 
 def test_an_empty_array_may_have_no_address_and_any_strides():
@@ -94,7 +103,10 @@ STRIDED = FLOATS[:, ::2]
         (SpeaksDlpack(FLOATS, device=(10, 0)), {}, "DLPack's device 10"),
         (Speaks(), {"dtype": "int32"}, "mu must be int32, got float32: convert it on the GPU"),
         (SpeaksDlpack(FLOATS), {"dtype": "uint64"}, "mu must be uint64, got float32"),
-        (SpeaksDlpack(torch.ones(2).bfloat16()), {}, "mu must be float32, got None"),
+        (SpeaksDlpack(torch.ones(2).bfloat16()), {}, "mu must be float32, got bfloat16"),
+        (Speaks(FLOATS.astype(np.uint16)), {}, "mu must be float32, got uint16"),
+        (Speaks(), {"dtype": "float16 bfloat16"}, "mu must be float16, bfloat16, got float32"),
+        (Speaks(typestr="<V4"), {}, "mu must be float32, got void32"),
         (Speaks(typestr="nonsense"), {}, "mu must be float32, got None"),
         (Speaks(FLOATS.astype(">f4")), {}, "mu must be float32, got >f4"),
         (Speaks(), {"axes": "BP"}, r"mu must have the axes \(B, P\), got shape \(2, 3, 4\)"),

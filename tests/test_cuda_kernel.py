@@ -1,4 +1,4 @@
-"""What the CUDA kernel computes, on machines without a GPU: its threads emulated on the host.
+"""What the sampler's CUDA kernel computes, without a GPU: its threads emulated on the host.
 
 training/gpu/launches.py holds the cases; `make gpu-check` runs the same ones on a GPU.
 """
@@ -6,6 +6,7 @@ training/gpu/launches.py holds the cases; `make gpu-check` runs the same ones on
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 TRAINING = Path(__file__).parents[1] / "training"
@@ -67,12 +68,29 @@ def test_the_launcher_refuses_what_its_kernel_cannot_index(programs, options):
     assert "out of range" in raised.value.stderr
 
 
-@pytest.mark.parametrize("barrier", range(3))
+@pytest.mark.parametrize(("dtype", "kind"), [("float16", np.float16), ("bfloat16", None)])
+def test_a_nan_that_no_check_has_seen_stays_one_when_it_is_rounded(programs, dtype, kind):
+    case = CASES["mean"]
+    mu = case.arrays[1].copy()
+    mu[:, :, 2] = np.nan
+    mu[:, :, 3].view(np.uint32)[:] = 0x7FFFFFFF  # as a GPU writes it
+    case = case._replace(
+        arrays=(case.arrays[0], mu, *case.arrays[2:]),
+        options={**case.options, "dtype": dtype},
+        density=False,
+    )
+    z = launches.launch([str(programs / "forwards")], case).z
+    if kind is None:
+        z = (z.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    assert (np.isnan(z) == np.isin(np.arange(7), (2, 3))).all()
+
+
+@pytest.mark.parametrize("barrier", range(2))
 def test_a_barrier_that_is_missing_is_found_out(barrier, tmp_path, monkeypatch):
     main, kernel = launches.SOURCES
     text = kernel.read_text(encoding="utf-8")
     places = [found.start() for found in re.finditer(r"__syncthreads\(\)", text)]
-    assert len(places) == 3
+    assert len(places) == 2
     changed = tmp_path / "changed_cuda.cu"
     changed.write_text(text[: places[barrier]] + "//" + text[places[barrier] :])
     monkeypatch.setattr(launches, "SOURCES", (main, changed))

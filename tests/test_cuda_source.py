@@ -26,9 +26,9 @@ FLAGS = re.search(r"set\(PICME_CUDA_FLAGS ([^)]*)\)", RECIPE)[1].split()
 ARCHITECTURES = (75, 90, 120)
 NVCC = shutil.which("nvcc")
 EXACT = re.compile(
-    r"(add|sub|mul)\.rn\.f(32|64)|sqrt\.rn\.f32|(neg|abs|mov|min|max)\.f(32|64)"
+    r"(add|sub|mul)\.rn\.f(32|64)|(sqrt|rcp)\.rn\.f32|(neg|abs|mov|min|max)\.f(32|64)"
     r"|(ld|st)\.\w+(\.v[24])?\.f(32|64)|(setp|selp)(\.\w+)?\.f(32|64)"
-    r"|cvt\.rn\.f32\.[us]32|cvt\.rmi\.f32\.f32|cvt\.rzi\.s32\.f32"  # floor, then to an integer
+    r"|cvt\.rn\.f32\.[us](16|32)|cvt\.rmi\.f32\.f32|cvt\.rzi\.s32\.f32"  # floor, then to an integer
     r"|cvt\.f64\.f32|cvt\.rn\.f32\.f64|cvt\.rn\.f64\.[us](32|64)"
 )
 """Instructions on floats that IEEE rounds once or not at all. Without .rn, ptxas may fuse them."""
@@ -112,11 +112,13 @@ def test_no_instruction_approximates_or_fuses(compiler, source, architecture, tm
         ([], r"fma\.rn\.f32|mul\.f32"),
         (["-fmad=false", "-ftz=true"], r"mul\.rn\.ftz\.f32"),
         (["-fmad=false", "-prec-sqrt=false"], r"sqrt\.approx\.f32"),
+        (["-fmad=false", "-prec-div=false"], r"rcp\.approx\.f32"),
     ],
 )
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_flags_that_approximate_or_fuse_are_found_out(compiler, flags, instruction, tmp_path):
-    found, _ = inexact(compiler("sample_gmm_cuda.cu", 90, flags, tmp_path))
+    source = "composite_cuda.cu" if "rcp" in instruction else "sample_gmm_cuda.cu"
+    found, _ = inexact(compiler(source, 90, flags, tmp_path))
     assert any(re.fullmatch(instruction, name) for name in found)
 
 

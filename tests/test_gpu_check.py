@@ -87,15 +87,18 @@ def test_training_says_pictures_a_second_and_seconds_for_a_million(measured):
         assert row["seconds_per_million_at_most"] > row["seconds_per_million"]
 
 
-def test_the_sampler_is_compared_by_hash_and_by_number(measured):
+def test_the_kernels_are_compared_by_hash_and_by_number(measured):
     found = json.loads(measured[1].read_text())["parts"]["kernels"]
-    assert sum(check["name"].startswith("golden hash") for check in found["checks"]) == 4
+    assert sum(check["name"].startswith("golden hash") for check in found["checks"]) == 6
     if "skipped" not in found["device_program"]:
         counts = [check["differ"] for check in found["checks"] if "of" in check]
         assert counts[:14] == [0] * 14
         assert not any(counts)
         names = {check["name"] for check in found["checks"]}
         assert {"the kernel's golden hash, categorical", "the kernel: P 33, D 131"} <= names
+        assert {"the composite's golden hashes, by its kernels", "the composite: enlarged"} <= names
+    by_reference = [c for c in found["checks"] if c["name"].endswith("hashes, by the reference")]
+    assert len(by_reference) == 1
 
 
 def test_what_needs_a_gpu_is_named_as_skipped(measured):
@@ -103,7 +106,7 @@ def test_what_needs_a_gpu_is_named_as_skipped(measured):
     found = json.loads(out.read_text())["parts"]["kernels"]
     assert found["skipped"][-1] == "the module, its graph and its time: no GPU with nvcc"
     assert "Skipped: the module, its graph" in done.stdout
-    assert found["rows"] == []
+    assert found["rows"] == found["composite_rows"] == []
 
 
 def test_a_check_that_raises_is_a_failed_check(gpu_check):
@@ -137,6 +140,37 @@ def test_the_times_of_the_launches_are_a_table(gpu_check):
     drawn = module.table([{**row, "launch": taken, "graph": taken, "copy": taken}])
     said = "| 1, 6, 256, 6 | yes | 0.0185 | 2 (1 to 3) | 2 (1 to 3) | 2 (1 to 3) | 25% |"
     assert drawn.splitlines()[-1] == said
+
+
+def test_the_times_of_the_composites_are_a_table(gpu_check):
+    gpu_check.add_paths()
+    from gpu import composite_module, timing
+
+    taken = timing.Timing(2.0, 1.0, 3.0, 10)._asdict()
+    row = {"size": [1, 6, 256, 256, 256], "hole": "quarter", "type": "float16", "bytes": 18_500}
+    drawn = composite_module.table(
+        [{**row, "of_copy": 0.25, "launch": taken, "graph": taken, "copy": taken}]
+    )
+    said = (
+        "| 1, 6, 256, 256, 256 | quarter | float16 | 0.0185 | 2 (1 to 3) | 2 (1 to 3) | 2 (1 to 3) "
+    )
+    assert drawn.splitlines()[-1] == f"{said}| 25% |"
+
+
+def test_a_composite_that_writes_another_byte_is_found_out(gpu_check):
+    gpu_check.add_paths()
+    from gpu import composites
+
+    case = composites.cases()[0]
+    written = composites.truth(case)
+    assert composites.judged(case, written)["pass"]
+    written[0, 0, 3, 5, 1] ^= 1
+    assert composites.judged(case, written) == {
+        "name": "not resized",
+        "pass": False,
+        "of": 67500,
+        "differ": 1,
+    }
 
 
 def test_what_was_measured_is_kept_and_the_rest_is_made_up_for(gpu_check, report, capsys):

@@ -48,6 +48,9 @@ def integers(*numbers):
 GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
 POOL = {"kernel_shape": [4, 2], "strides": [3, 2], "count_include_pad": 1}
 RESIZE = {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+LINEAR = RESIZE | {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+SHUFFLE = {"mode": "CRD", "blocksize": 2}
+EIGHT = [("Conv", {"w": floats(8, 1, 1, 1)}, {})]  # eight channels of the one that is there
 ROW = [("Reshape", {"s": integers(-1, 256)}, {"allowzero": 1})]
 # operator, its other inputs, its attributes, the result's shape; nodes that go before
 GOOD = [
@@ -80,6 +83,8 @@ GOOD = [
     ("AveragePool", {}, POOL, (1, 5, 8)),
     ("InstanceNormalization", {"scale": floats(1), "shift": floats(1)}, {}, (1, 16, 16)),
     ("Resize", {"": None, "by": np.array([1, 1, 2, 3], np.float32)}, RESIZE, (1, 32, 48)),
+    ("Resize", {"": None, "by": np.array([1, 1, 2, 4], np.float32)}, LINEAR, (1, 32, 64)),
+    ("DepthToSpace", {}, SHUFFLE, (2, 32, 32), *EIGHT),
     ("Pad", {"pads": integers(0, 0, 1, 2, 0, 0, 3, 15)}, {"mode": "reflect"}, (1, 20, 33)),
 ]  # fmt: skip
 
@@ -186,7 +191,12 @@ BAD = [
     ("Resize", {"": None, "by": np.array([1, 1, 2.5, 1], np.float32)}, RESIZE, "integers in 1..64"),
     ("Resize", {"": None, "by": np.array([1, 1, 1e9, 1], np.float32)}, RESIZE, "integers in 1..64"),
     ("Resize", {"": None, "by": np.array([1, 1, np.nan, 1], np.float32)}, RESIZE, "integers in 1"),
-    ("Resize", {"": None, "by": floats(4)}, RESIZE | {"mode": "cubic"}, "mode must be 'nearest'"),
+    ("Resize", {"": None, "by": floats(4)}, RESIZE | {"mode": "cubic"}, "mode must be of nearest"),
+    ("Resize", {"": None, "by": floats(4)}, RESIZE | {"mode": "linear"}, "must be 'half_pixel'"),
+    ("DepthToSpace", {}, SHUFFLE, "a multiple of 4"),
+    ("DepthToSpace", {}, SHUFFLE | {"mode": "DCR"}, "mode must be 'CRD'"),
+    ("DepthToSpace", {}, SHUFFLE | {"blocksize": 0}, "blocksize must be in 1..64"),
+    ("DepthToSpace", {}, {"mode": "CRD"}, "blocksize must be in 1..64"),
     ("Resize", {"": None, "by": floats(4)}, {}, "nearest_mode must be 'floor'"),
     ("Pad", {"pads": integers(0, 0, 0, 0, 0, 0, 0, 16)}, {"mode": "reflect"}, "must be inside"),
     ("Pad", {"pads": integers(0, 0, 0, 0, 0, 0, 0, -1)}, {"mode": "reflect"}, "must be in 0"),

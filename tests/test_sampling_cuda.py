@@ -70,7 +70,16 @@ def test_the_launcher_gets_addresses_sizes_options_and_stream(arrays, launches):
     assert call(arrays, **given) is None
     addresses = {name: 0x1000 * (i + 1) for i, name in enumerate(SHAPES)}
     sizes = {"batch": B, "primitives": P, "dim": D, "k": K, "mode": "categorical"}
-    assert launches == [addresses | sizes | given]
+    assert launches == [addresses | sizes | given | {"dtype": "float32"}]
+
+
+@pytest.mark.parametrize(
+    ("typestr", "dtype"),
+    [("<f4", "float32"), ("<f2", "float16"), ("<V2", "bfloat16"), ("<u2", "bfloat16")],
+)
+def test_z_is_rounded_to_what_its_array_holds(arrays, launches, typestr, dtype):
+    call(changed(arrays, "out_z", typestr=typestr))
+    assert launches[0]["dtype"] == dtype
 
 
 def test_the_options_have_the_defaults_of_the_cpu(arrays, launches):

@@ -21,7 +21,7 @@
 #define __device__
 #define __host__
 #define __shared__ static
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 struct dim3 {
     unsigned x, y, z;
@@ -52,7 +52,6 @@ struct Barrier {
 
 struct Thread {
     ucontext_t context;
-    std::vector<char> stack;
     const Barrier* barrier = nullptr;  // where it waits, or waited last
     int passed = 0;                    // the barrier's count when it came
     bool done = false;
@@ -64,12 +63,13 @@ struct Block {
     ucontext_t scheduler;
     std::vector<Thread> threads;
     std::vector<Barrier> warps;
-    std::vector<uint64_t> exchanged;  // one word a thread, for shuffles
+    std::vector<uint64_t> exchanged;  // one word a thread, for shuffles and votes
     Barrier all;
     std::function<void()> body;
 };
 
-inline Block* block = nullptr;  // the one that runs; blocks run one after another
+inline Block* block = nullptr;                 // the one that runs; blocks run one after another
+inline std::vector<std::vector<char>> stacks;  // of its threads, kept for the next one
 
 inline void wait(Barrier& barrier, int size) {
     Thread& thread = block->threads[threadIdx.x];
@@ -108,10 +108,11 @@ inline void run_block() {
     block->threads = std::vector<Thread>(blockDim.x);
     block->warps = std::vector<Barrier>(warps);
     block->exchanged.assign(blockDim.x, 0);
-    for (Thread& thread : block->threads) {
-        thread.stack.resize(kStack);
+    while (stacks.size() < blockDim.x) stacks.emplace_back(kStack);
+    for (size_t i = 0; i < blockDim.x; ++i) {
+        Thread& thread = block->threads[i];
         getcontext(&thread.context);
-        thread.context.uc_stack.ss_sp = thread.stack.data();
+        thread.context.uc_stack.ss_sp = stacks[i].data();
         thread.context.uc_stack.ss_size = kStack;
         thread.context.uc_link = &block->scheduler;
         makecontext(&thread.context, start, 0);
@@ -146,6 +147,16 @@ T shuffled(T value, int other) {
     return value;
 }
 
+// How many threads of first .. first + count - 1 say yes; all of them ask.
+inline int votes(bool mine, Barrier& barrier, int first, int count) {
+    block->exchanged[threadIdx.x] = mine;
+    wait(barrier, count);
+    int found = 0;
+    for (int i = 0; i < count; ++i) found += static_cast<int>(block->exchanged[first + i]);
+    wait(barrier, count);  // nobody votes again before all have counted
+    return found;
+}
+
 inline int lane() {
     return threadIdx.x % kWarp;
 }
@@ -154,6 +165,21 @@ inline int lane() {
 
 inline void __syncthreads() {
     picme_emulated::wait(picme_emulated::block->all, blockDim.x);
+}
+
+inline int __syncthreads_or(int predicate) {
+    return picme_emulated::votes(predicate, picme_emulated::block->all, 0, blockDim.x);
+}
+
+inline void __syncwarp() {
+    picme_emulated::wait(picme_emulated::block->warps[threadIdx.x / picme_emulated::kWarp],
+                         picme_emulated::kWarp);
+}
+
+inline int __any_sync(unsigned, int predicate) {
+    const int warp = threadIdx.x / picme_emulated::kWarp;
+    return picme_emulated::votes(predicate, picme_emulated::block->warps[warp],
+                                 warp * picme_emulated::kWarp, picme_emulated::kWarp);
 }
 
 template <typename T>

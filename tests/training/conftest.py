@@ -37,3 +37,29 @@ def picture_folder(photographs, tmp_path_factory) -> Path:
     for i, picture in enumerate(photographs):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def stand_in():
+    """LPIPS with random weights, for tests that measure with a network and have no weights."""
+    from picme_training.perceptual import Lpips
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Lpips()
+        for lin in model.lins:
+            torch.nn.init.uniform_(lin)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def saved(exported, tmp_path_factory) -> Path:
+    """A run with a checkpoint whose averaged weights are those of the tiny `cats` engine."""
+    from picme_training import checkpoint
+    from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
+
+    model, run = exported("cats").model, tmp_path_factory.mktemp("runs") / "saved"
+    config = RunConfig(NetworkConfig("cats", 64, 6), ScheduleConfig(steps=9))
+    state = checkpoint.State(model, model, torch.nn.Linear(1, 1), {})
+    checkpoint.save(run, 9, 144, config, state)
+    return run

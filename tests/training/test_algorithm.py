@@ -145,7 +145,8 @@ def test_the_discriminator_s_loss_reaches_d_and_not_the_generator(setting):
     made = setting.run()
     setting.model.zero_grad(set_to_none=True)
     setting.judge.requires_grad_(True)
-    discriminator_loss(setting.judge, setting.image, made.generated).backward()
+    loss = discriminator_loss(setting.judge, setting.image, setting.hole, made.generated, QUIET)
+    loss.backward()
     assert all(p.grad is not None for p in setting.judge.parameters())
     assert all(p.grad is None for p in setting.model.parameters())
 
@@ -155,8 +156,9 @@ def test_the_scores_of_the_originals_are_a_target_that_carries_no_gradient(cats)
     made = cats.run(adversarial=1)
     with_d = torch.autograd.grad(made.loss, cats.image)[0]
 
-    def judge(pictures):  # the same scores, those of the originals cut off by hand
-        return torch.cat([cats.judge(pictures[:-B]), cats.judge(pictures[-B:].detach())])
+    def judge(pictures, holes):  # the same scores, those of the originals cut off by hand
+        found = pictures if len(pictures) > B else pictures.detach()
+        return cats.judge(found, holes)
 
     cut = generator_pass(
         cats.model, judge, cats.image, cats.hole, cats.noise,
@@ -291,7 +293,9 @@ def test_the_terms_are_the_equations_on_the_pictures_of_the_pass(cats):
     expected = {
         "L1": losses.reconstruction([one], cats.image),
         "L1_known": losses.known_reconstruction([inferred], cats.image, known),
-        "L_A": losses.adversarial(cats.judge(one), cats.judge(inferred), cats.judge(cats.image)),
+        "L_A": losses.adversarial(
+            *(cats.judge(i, cats.hole)[0] for i in (one, inferred, cats.image))
+        ),
         "KL_c": kl_to_standard(cats.model.posterior(f_c)).mean(),
         "KL_m": kl_to_standard(cats.model.latent.gaussian(f_m)).mean(),
         "LPIPS": cats.lpips(WEIGHTED)(one, cats.image).mean(),

@@ -141,6 +141,8 @@ def test_a_value_of_another_type_is_refused(table, key, value, kind):
         ("masks", "strokes", -1.0),
         ("augment", "zoom", 0.0),
         ("augment", "zoom", 1.1),
+        ("augment", "colour", -0.1),
+        ("augment", "colour", 1.0),
     ],
 )
 def test_a_value_out_of_its_range_is_refused_by_its_name(table, key, value):
@@ -198,3 +200,10 @@ def test_decay_is_a_cosine_to_zero_over_the_last_steps():
     assert rates[60:] == sorted(rates[60:], reverse=True)
     assert rates[99] > 0
     assert rates[100] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("name", ["judge_hole", "judge_features"])
+def test_only_the_discriminator_of_cats_sees_the_hole_or_features(name):
+    assert getattr(NetworkConfig("cats", 64, **{name: True}), name)
+    with pytest.raises(InputError, match=f"{name} belongs to the discriminator of cats"):
+        NetworkConfig("picme", 64, **{name: True})

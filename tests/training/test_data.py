@@ -231,3 +231,33 @@ def test_a_worker_keeps_to_one_core_and_leaves_torch_as_it_was():
             assert pool.submit(torch.get_num_threads).result() == 3
     finally:
         torch.set_num_threads(before)
+
+
+# Colours
+
+
+def test_no_change_of_colours_changes_no_batch(photographs):
+    plain, still = run(), run(augment=AugmentConfig(colour=0.0))
+    a, b = data.Batches(photographs, plain).batch(3), data.Batches(photographs, still).batch(3)
+    assert torch.equal(a[0], b[0])
+    assert torch.equal(a[1], b[1])
+
+
+def test_colours_change_picture_by_picture_and_stay_in_range(photographs):
+    plain = data.Batches(photographs, run(augment=STILL)).batch(0)
+    vivid = dataclasses.replace(STILL, colour=0.3)
+    again = data.Batches(photographs, run(augment=vivid)).batch(0)
+    changed = again[0] - plain[0]
+    assert again[0].abs().max() <= 1
+    assert len({round(float(one.mean()), 4) for one in changed}) == 4
+    assert (changed.abs().mean((1, 2, 3)) > 0.005).all()
+
+
+def test_a_change_of_colours_is_of_the_size_asked_for(numbered):
+    grey = data.Batches(numbered[5:6], run(batch=1, augment=dataclasses.replace(STILL, colour=0.2)))
+    levels = torch.stack([(grey.batch(step)[0][0, :, 0, 0] + 1) / 2 for step in range(200)])
+    share = levels / (50 / 255)
+    assert share.min() >= 0.8 * 0.9 - 1e-5
+    assert share.max() <= 1.2 * 1.1 + 1e-5
+    assert share.max() > 1.15
+    assert (share[:, 0] - share[:, 1]).abs().max() > 0.05

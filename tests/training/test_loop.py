@@ -245,7 +245,7 @@ def test_resuming_and_beginning_anew_exclude_each_other(run, photographs):
 
 def test_beginning_with_another_network_is_refused(run, photographs, tmp_path):
     other = dataclasses.replace(CONFIG, network=NetworkConfig("cats", 64, 4))
-    with pytest.raises(InputError, match="does not fit the network"):
+    with pytest.raises(InputError, match="same primitives and mask_channel"):
         train(other, Batches(photographs, other), photographs, tmp_path / "x", start_from=run[0])
 
 

@@ -314,3 +314,26 @@ def test_the_discriminator_learns_one_for_originals_and_zero_for_generated():
     expected += sum(s.item() ** 2 for s in made.flatten()) / made.numel() / 2
     assert losses.discriminator(real, made).item() == pytest.approx(expected)
     assert losses.discriminator(torch.ones(2, 1, 3, 3), torch.zeros(4, 1, 3, 3)).item() == 0
+
+
+def test_scores_count_by_their_share_of_the_hole_picture_by_picture():
+    made, inferred, real = random(0, 2, 1, 3, 3), random(1, 4, 1, 3, 3), random(2, 2, 1, 3, 3)
+    share = torch.zeros(2, 1, 3, 3)
+    share[0, 0, 1, 1], share[1, 0, 0, :2] = 0.25, torch.tensor([0.5, 1.0])
+
+    def loop(errors):
+        """Row b of the pictures has row b % 2 of the shares."""
+        means = [(e * share[b % 2]).sum() / share[b % 2].sum() for b, e in enumerate(errors)]
+        return torch.stack(means).mean()
+
+    rebuilt, drawn = loop((made - 1) ** 2), loop((inferred - real.repeat(2, 1, 1, 1)) ** 2)
+    torch.testing.assert_close(losses.adversarial(made, inferred, real, share), rebuilt + drawn)
+    both = 0.5 * (loop((real - 1) ** 2) + loop(inferred**2))
+    torch.testing.assert_close(losses.discriminator(real, inferred, share), both)
+
+
+def test_equal_shares_weigh_as_none_at_all():
+    made, inferred, real = random(0, 2, 1, 3, 3), random(1, 4, 1, 3, 3), random(2, 2, 1, 3, 3)
+    share = torch.full((2, 1, 3, 3), 0.3)
+    for loss in (losses.adversarial, lambda *given: losses.discriminator(*given[1:])):
+        torch.testing.assert_close(loss(made, inferred, real, share), loss(made, inferred, real))

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from picme_training import discriminator
+from picme_training import compact, discriminator
 from picme_training.config import NetworkConfig
 from picme_training.gaussians import LOG_SIGMA_RANGE
 from picme_training.networks import Attention, Picme, known_at
@@ -89,7 +89,7 @@ def test_a_preset_has_its_shapes_at_every_size(preset, size):
 def test_a_discriminator_scores_patches_at_every_size(preset, size):
     judge = discriminator.make(config(preset, size)).eval()
     with torch.no_grad():
-        scores = judge(picture(1, size))
+        (scores,) = judge(picture(1, size), centre_hole(1, size))
     side = 8 if preset == "cats" else 6
     assert scores.shape == (1, 1, side, side)
 
@@ -282,6 +282,19 @@ def test_known_at_is_the_share_of_known_pixels():
     assert known_at(hole, 2).flatten().tolist() == [0.5, 0.75, 1, 1]
 
 
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_no_pattern_of_two_pixels_leaves_a_pixel_shuffle(ratio):
+    torch.manual_seed(0)
+    phases = torch.randn(1, 3 * ratio**2, 1, 1).expand(-1, -1, 6, 6)
+    out = compact._shuffled(phases, ratio)
+    assert out.shape == (1, 3, 6 * ratio, 6 * ratio)
+    inside = out[:, :, ratio:-ratio, ratio:-ratio]
+    sign = torch.tensor([1.0, -1.0]).repeat(inside.shape[-1] // 2)
+    for pattern in (sign[:, None] * sign, sign[:, None].expand_as(inside[0, 0]), sign):
+        assert abs((inside * pattern).mean().item()) < 1e-6
+    assert torch.equal(compact._shuffled(torch.ones(1, 12, 4, 4), 2), torch.ones(1, 3, 8, 8))
+
+
 # Spectral norm
 
 
@@ -306,7 +319,7 @@ def test_training_brings_every_kernel_of_a_discriminator_to_a_spectral_norm_of_o
     torch.manual_seed(0)
     judge = discriminator.make(config("picme")).train()
     for _ in range(30):
-        judge(picture(1))
+        judge(picture(1), centre_hole(1))
     for layer in judge.eval().modules():
         if isinstance(layer, nn.Conv2d):
             largest = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), ord=2)

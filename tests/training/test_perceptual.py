@@ -101,6 +101,32 @@ def test_a_gradient_at_distance_zero_is_finite(lpips, pictures):
     assert picture.grad.isfinite().all()
 
 
+def test_distances_of_embeddings_are_the_distance(lpips, pictures):
+    embedded = lpips.embedding(lpips.taps(pictures))
+    found = ((embedded[:2] - embedded[2:]) ** 2).sum(1)
+    torch.testing.assert_close(found, lpips(pictures[:2], pictures[2:]), rtol=1e-4, atol=1e-6)
+
+
+def test_the_map_lies_where_the_pictures_differ_and_its_mean_is_about_the_distance(lpips, pictures):
+    other = pictures.clone()
+    other[:, :, :20, :20] = 0
+    taps, changed = lpips.taps(pictures), lpips.taps(other)
+    maps = lpips.maps(taps, changed, (64, 64))
+    assert maps.shape == (4, 64, 64)
+    assert (maps[:, :20, :20].mean((1, 2)) > 3 * maps[:, 40:, 40:].mean((1, 2))).all()
+    torch.testing.assert_close(maps.mean((1, 2)), lpips(pictures, other), rtol=0.2, atol=0)
+    assert not lpips.maps(taps, taps, (64, 64)).any()
+    one = lpips.maps(taps, [tap[:1] for tap in changed], (64, 64))
+    torch.testing.assert_close(one[0], maps[0])
+
+
+def test_pooled_features_are_means_of_squeezenet_s_last(lpips, pictures):
+    found = lpips.pooled(pictures)
+    assert found.shape == (4, 512)
+    last = lpips.taps(pictures)[-1].mean((2, 3))
+    assert torch.corrcoef(torch.stack([found[0], last[0]]))[0, 1] > 0.9
+
+
 def without_a_layer(stored):
     del stored["lin3.model.1.weight"]
 
@@ -113,7 +139,13 @@ def with_another_shape(stored):
     stored["features.0.weight"] = torch.zeros(64, 3, 7, 7)
 
 
-@pytest.mark.parametrize("change", [without_a_layer, with_a_layer_more, with_another_shape])
+def with_a_negative_layer(stored):
+    stored["lin3.model.1.weight"][0, 5] = -1
+
+
+@pytest.mark.parametrize(
+    "change", [without_a_layer, with_a_layer_more, with_another_shape, with_a_negative_layer]
+)
 def test_weights_of_another_network_are_refused(tmp_path, change):
     stored = random_weights()
     change(stored)

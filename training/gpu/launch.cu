@@ -1,59 +1,17 @@
 // One launch of sample_gmm as a program, for machines without our Python module and for
 // compute-sanitizer; on the host with kernels/emulated. training/gpu/launches.py calls it.
 //
-//     launch INPUT OUTPUT B P D k first mode primitive temperature density
+//     launch INPUT OUTPUT B P D k first mode primitive temperature density dtype
 //
 // INPUT holds log_alpha, mu, log_sigma and seeds, OUTPUT gets z, primitive and, with density 1,
 // log_prob, as docs/sampling.md lays them out. Outputs are poisoned before the launch.
-#include <cuda_runtime.h>
-
-#include <cstdio>
-#include <cstdlib>
 #include <exception>
-#include <vector>
 
+#include "launch_arrays.h"
 #include "sample_gmm.h"
 
-namespace {
-
-[[noreturn]] void fail(const char* message) {
-    std::fprintf(stderr, "launch: %s\n", message);
-    std::exit(1);
-}
-
-void check(cudaError_t code) {
-    if (code != cudaSuccess) fail(cudaGetErrorString(code));
-}
-
-template <typename T>
-T* filled(std::FILE* file, int64_t count) {
-    std::vector<T> host(count);
-    if (std::fread(host.data(), sizeof(T), count, file) != host.size()) fail("INPUT is too short");
-    T* device;
-    check(cudaMalloc(&device, count * sizeof(T)));
-    check(cudaMemcpy(device, host.data(), count * sizeof(T), cudaMemcpyHostToDevice));
-    return device;
-}
-
-template <typename T>
-T* poisoned(int64_t count) {
-    T* device;
-    check(cudaMalloc(&device, count * sizeof(T)));
-    check(cudaMemset(device, 0xFF, count * sizeof(T)));
-    return device;
-}
-
-template <typename T>
-void written(std::FILE* file, const T* device, int64_t count) {
-    std::vector<T> host(count);
-    check(cudaMemcpy(host.data(), device, count * sizeof(T), cudaMemcpyDeviceToHost));
-    if (std::fwrite(host.data(), sizeof(T), count, file) != host.size()) fail("OUTPUT: no room");
-}
-
-}  // namespace
-
 int main(int count, char** arguments) {
-    if (count != 12) fail("INPUT OUTPUT B P D k first mode primitive temperature density");
+    if (count != 13) fail("INPUT OUTPUT B P D k first mode primitive temperature density dtype");
     const auto number = [&](int i) { return std::strtoll(arguments[i], nullptr, 10); };
     picme::SampleGmmParams params{};
     params.batch = number(3);
@@ -64,6 +22,8 @@ int main(int count, char** arguments) {
     params.mode = static_cast<picme::Mode>(number(8));
     params.fixed_primitive = number(9);
     params.temperature = std::strtof(arguments[10], nullptr);
+    params.rounding = static_cast<picme::Rounding>(number(12));
+    const int64_t size = params.rounding == picme::Rounding::float32 ? 4 : 2;  // bytes
     const int64_t mixtures = params.batch * params.primitives, rows = params.batch * params.k;
 
     std::FILE* file = std::fopen(arguments[1], "rb");
@@ -73,7 +33,7 @@ int main(int count, char** arguments) {
     params.log_sigma = filled<float>(file, mixtures * params.dim);
     params.seeds = filled<uint64_t>(file, params.batch);
     std::fclose(file);
-    params.z = poisoned<float>(rows * params.dim);
+    params.z = poisoned<char>(rows * params.dim * size);
     params.primitive = poisoned<int32_t>(rows);
     params.log_prob = number(11) ? poisoned<float>(rows) : nullptr;
     try {
@@ -85,7 +45,7 @@ int main(int count, char** arguments) {
 
     file = std::fopen(arguments[2], "wb");
     if (!file) fail("cannot write OUTPUT");
-    written(file, static_cast<float*>(params.z), rows * params.dim);
+    written(file, static_cast<char*>(params.z), rows * params.dim * size);
     written(file, params.primitive, rows);
     if (params.log_prob) written(file, params.log_prob, rows);
     if (std::fclose(file) != 0) fail("OUTPUT: no room");

@@ -8,6 +8,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +20,12 @@ from picme_rt.sampling_ref import Latents
 
 Result = dict[str, Any]
 Arrays = tuple[npt.NDArray[Any], ...]
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 KERNELS = ROOT / "kernels"
-SOURCES = (Path(__file__).with_name("launch.cu"), KERNELS / "sample_gmm_cuda.cu")
+SOURCES = (HERE / "launch.cu", KERNELS / "sample_gmm_cuda.cu")
 MODES = ("categorical", "per_primitive", "mean")  # numbered as in kernels/sample_gmm.h
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}  # likewise
 TOLERANCE = 1e-5
 """Of log_prob, relative, and absolute near 0: where its terms cancel, they leave an error."""
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
@@ -39,8 +42,15 @@ class Case(NamedTuple):
 
 def build(compiler: list[str], program: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Compiles the program by nvcc, or by a host compiler with CUDA emulated."""
+    return compiled(compiler, program, SOURCES, *more)
+
+
+def compiled(
+    compiler: list[str], program: Path, sources: Sequence[Path], *more: str
+) -> subprocess.CompletedProcess[str]:
+    """As `build`, of any sources; `more` stands in front of our own folders of headers."""
     emulated = [] if "nvcc" in Path(compiler[0]).name else ["-x", "c++", "-I", KERNELS / "emulated"]
-    command = [*compiler, *more, "-I", KERNELS, "-o", program, *emulated, *SOURCES]
+    command = [*compiler, *more, "-I", KERNELS, "-I", HERE, "-o", program, *emulated, *sources]
     return subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, timeout=300, check=False
     )
@@ -53,7 +63,7 @@ def launch(program: list[str], case: Case) -> GmmSample:
         subprocess.CalledProcessError: The program failed; `stderr` says why.
     """
     (batch, primitives, dim), k = case.arrays[1].shape, case.options["k"]
-    options = case.options
+    options, dtype = case.options, case.options.get("dtype", "float32")
     read, written = (Path(program[-1]).with_suffix(end) for end in (".in", ".out"))
     read.write_bytes(b"".join(np.ascontiguousarray(part).tobytes() for part in case.arrays))
     fixed = options.get("primitive")
@@ -61,6 +71,7 @@ def launch(program: list[str], case: Case) -> GmmSample:
         *(batch, primitives, dim, k, options.get("first", 0)),
         *(MODES.index(options.get("mode", MODES[0])), -1 if fixed is None else fixed),
         *(repr(float(options.get("temperature", 1.0))), int(case.density)),
+        [*DTYPES].index(dtype),
     )
     subprocess.run(
         [*program, str(read), str(written), *map(str, numbers)],
@@ -70,7 +81,7 @@ def launch(program: list[str], case: Case) -> GmmSample:
         check=True,
     )
     found, rows = written.read_bytes(), batch * k
-    z = np.frombuffer(found, np.float32, rows * dim).reshape(batch, k, dim)
+    z = np.frombuffer(found, DTYPES[dtype], rows * dim).reshape(batch, k, dim)
     primitive = np.frombuffer(found, np.int32, rows, z.nbytes).reshape(batch, k)
     density = np.full(rows, np.nan, np.float32)
     if case.density:
@@ -90,7 +101,8 @@ def compare(program: list[str], case: Case) -> Result:
 def judged(case: Case, found: GmmSample) -> Result:
     """What was drawn for a case, against the NumPy reference."""
     truth = sample_gmm(*case.arrays, impl="ref", **case.options)
-    differ = int((found.z.view(np.uint32) != truth.z.view(np.uint32)).sum())
+    bits = np.uint32 if truth.z.itemsize == 4 else np.uint16
+    differ = int((found.z.view(bits) != truth.z.view(bits)).sum())
     differ += int((found.primitive != truth.primitive).sum())
     assert found.log_prob is not None  # NaN where the launch has none
     assert truth.log_prob is not None
@@ -146,6 +158,18 @@ def cases() -> list[Case]:
         Case("per_primitive", some, {"k": 7, "first": 3, "mode": "per_primitive"}),
         Case("mean", some, {"k": 2, "mode": "mean"}),
         Case("a fixed primitive", some, {"k": 3, "primitive": 4, "temperature": 0.7}),
+        *(
+            Case(f"{dtype}, {name}", arrays, {"k": 3, "dtype": dtype, **options})
+            for dtype in ("float16", "bfloat16")
+            for name, arrays, options in (
+                ("P 33, D 131", mixture(2, 33, 131), {}),
+                ("channels beyond a block", mixture(1, 1, 2057), {}),
+                ("terms of 11,000 that cancel", cancelling(8192), {}),
+                ("mean", some, {"mode": "mean"}),
+                ("small and large", ranging(), {}),
+            )
+        ),
+        Case("bfloat16, no density", some, {"k": 4, "dtype": "bfloat16"}, density=False),
         Case("temperature 0", some, {"k": 3, "temperature": 0.0}),
         *(
             Case(
@@ -174,6 +198,13 @@ def extreme() -> Arrays:
     return log_alpha, mu, np.clip(log_sigma * 60, -200, 200).astype(np.float32), seeds
 
 
+def ranging() -> Arrays:
+    """Numbers from denormals of float16 to beyond it, ties among them at temperature 0."""
+    log_alpha, mu, log_sigma, seeds = mixture(2, 3, 515)
+    mu *= np.float32(2.0) ** np.arange(-28, 18).repeat(12)[:515].astype(np.float32)
+    return log_alpha, mu, log_sigma - np.float32(9), seeds
+
+
 def cancelling(dim: int) -> Arrays:
     """A mixture whose log density is near 0, the sum of terms that grow with D."""
     zeros = np.zeros((1, 1, dim), np.float32)
@@ -195,6 +226,8 @@ def golden() -> dict[str, tuple[Case, str]]:
         "per_primitive": {"mode": "per_primitive"},
         "mean": {"mode": "mean"},
         "primitive=1, temperature=0.5": {"primitive": 1, "temperature": 0.5},
+        "categorical, float16": {"dtype": "float16"},
+        "categorical, bfloat16": {"dtype": "bfloat16"},
     }
     return {
         name: (Case(name, arrays, {"k": 8, "first": 5, **chosen}), hashes[name])
@@ -203,5 +236,5 @@ def golden() -> dict[str, tuple[Case, str]]:
 
 
 def hash_of(z: Latents) -> str:
-    """As docs/sampling.md takes it: sha256 of little-endian float32."""
-    return hashlib.sha256(z.astype("<f4").tobytes()).hexdigest()
+    """As docs/sampling.md takes it: sha256 of the little-endian numbers."""
+    return hashlib.sha256(z.astype(z.dtype.newbyteorder("<")).tobytes()).hexdigest()

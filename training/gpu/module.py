@@ -4,8 +4,6 @@ A GPU's machine may have no network: pip takes scikit-build-core, pybind11 and C
 python3 that runs this.
 """
 
-import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -16,9 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from gpu import launches, timing
+from gpu import composite_module, launches, protocols, timing
 from picme_rt.kernels import GmmSample
 from picme_rt.sampling_cuda import sample_gmm_cuda
 
@@ -47,22 +46,13 @@ class Loan(NamedTuple):
         self.log_prob.fill_(float("nan"))
 
 
-class Hidden:
-    """A torch tensor that speaks DLPack alone."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self._tensor = tensor
-        self.__dlpack__ = tensor.__dlpack__
-        self.__dlpack_device__ = tensor.__dlpack_device__
-
-
 def measure(device: torch.device, compiler: str, tiny: bool) -> Result:
     """Builds the module with this nvcc, then checks and times it; a build that fails is told."""
     major, minor = torch.cuda.get_device_capability(device)
     with tempfile.TemporaryDirectory() as folder:
         built = build(Path(folder), compiler, f"{major}{minor}-real")
         if not built["pass"]:
-            return {"rows": [], "checks": [built]}
+            return {"rows": [], "composite_rows": [], "checks": [built]}
         # a process of its own, for the repository's picme_rt is already imported in this one
         done = subprocess.run(
             [sys.executable, "-c", CALL, str(device), str(tiny)],
@@ -73,20 +63,24 @@ def measure(device: torch.device, compiler: str, tiny: bool) -> Result:
             check=False,
         )
     ran: Result = {"name": "the module runs", "pass": done.returncode == 0}
-    used = json.loads(done.stdout) if ran["pass"] else {"rows": [], "checks": []}
+    used: Result = {"rows": [], "composite_rows": [], "checks": []}
+    if ran["pass"]:
+        used = json.loads(done.stdout)
     return {**used, "checks": [built, ran, *used["checks"]]}
 
 
 def use(device: torch.device, tiny: bool) -> Result:
     """Checks and times the picme_rt that is imported."""
-    found: list[Result] = []
+    found: dict[str, list[Result]] = {"rows": [], "composite_rows": []}
 
     def time_all(device: torch.device) -> Iterator[Result]:
-        found.extend(rows(device, tiny))
+        found["rows"] += rows(device, tiny)
         yield {"name": "the launches are timed", "pass": True}
+        found["composite_rows"] += composite_module.rows(device, tiny)
+        yield {"name": "the composites are timed", "pass": True}
 
-    checks = [check for run in (*CHECKS, time_all) for check in attempted(run, device)]
-    return {"rows": found, "checks": checks}
+    runs = (*CHECKS, *composite_module.CHECKS, time_all)
+    return {**found, "checks": [check for run in runs for check in attempted(run, device)]}
 
 
 def attempted(
@@ -123,9 +117,10 @@ def borrowed(case: launches.Case, device: torch.device) -> Loan:
     """A case's arrays on the device, and poisoned room for what is drawn."""
     inputs = tuple(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in case.arrays)
     (batch, _, dim), k = inputs[1].shape, case.options["k"]
+    dtype = getattr(torch, case.options.get("dtype", "float32"))
     loan = Loan(
         inputs,
-        torch.empty(batch, k, dim, device=device),
+        torch.empty(batch, k, dim, dtype=dtype, device=device),
         torch.empty(batch, k, dtype=torch.int32, device=device),
         torch.empty(batch, k, device=device),
     )
@@ -137,7 +132,7 @@ def draw(
     case: launches.Case,
     loan: Loan,
     *,
-    through: Callable[[torch.Tensor], Any] = lambda tensor: tensor,
+    through: protocols.Way = protocols.as_it_is,
 ) -> None:
     """One launch on torch's current stream; `through` dresses the tensors up."""
     sample_gmm_cuda(
@@ -146,29 +141,35 @@ def draw(
         out_primitive=through(loan.primitive),
         out_log_prob=through(loan.log_prob) if case.density else None,
         stream=torch.cuda.current_stream().cuda_stream,
-        **case.options,
+        **{name: value for name, value in case.options.items() if name != "dtype"},  # z has it
     )
 
 
 def compared(name: str, case: launches.Case, loan: Loan) -> Result:
     """One check of what a launch left, against the reference on the arrays as they are now."""
     arrays = tuple(array.cpu().numpy() for array in loan.inputs)
-    drawn = GmmSample(*(array.cpu().numpy() for array in (loan.z, loan.primitive, loan.log_prob)))
+    drawn = GmmSample(in_numpy(loan.z), loan.primitive.cpu().numpy(), loan.log_prob.cpu().numpy())
     return launches.judged(case._replace(name=name, arrays=arrays), drawn)
+
+
+def in_numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    """On the host; bfloat16 as its bits."""
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.view(torch.uint16)
+    found: npt.NDArray[Any] = tensor.cpu().numpy()
+    return found
 
 
 def by_protocol(device: torch.device) -> Iterator[Result]:
     """The golden cases through each way that an array can come in."""
-    ways: dict[str, Callable[[torch.Tensor], Any]] = {"torch": lambda tensor: tensor}
-    ways["DLPack"] = Hidden
-    if importlib.util.find_spec("cupy"):
-        ways["CuPy"] = importlib.import_module("cupy").from_dlpack
-    for way, through in ways.items():
+    for way, through in protocols.ways().items():
         for name, (case, golden) in launches.golden().items():
+            if way == "CuPy" and "bfloat16" in name:
+                continue  # which CuPy does not have
             loan = borrowed(case, device)
             draw(case, loan, through=through)
             checked = compared(f"golden hash, {name}, arrays by {way}", case, loan)
-            same = launches.hash_of(loan.z.cpu().numpy()) == golden
+            same = launches.hash_of(in_numpy(loan.z)) == golden
             yield {**checked, "pass": checked["pass"] and same}
 
 

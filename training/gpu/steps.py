@@ -19,7 +19,7 @@ from picme_training.loop import Trainer
 from picme_training.perceptual import Lpips
 
 Result = dict[str, Any]
-CATS = Path(__file__).parents[1] / "configs" / "cats64.toml"
+CATS = Path(__file__).parents[1] / "configs" / "cats128.toml"
 PICTURES = 256  # of noise, to draw batches from
 BLOCK = 5  # steps in one timed block: a run never waits for the device after one
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from picme_training import losses
 from picme_training.config import LossConfig
@@ -124,12 +125,17 @@ def generator_pass(
         terms["KL_match"] = kl(z_c, fitted.primitive(j).detach()).mean()
     if encoding.z_m is not None:
         terms["KL_m"] = kl_to_standard(encoding.z_m).mean()
-    judged = pictures[-1]
+    judged, holes = pictures[-1], hole.repeat(ways, 1, 1, 1)
     if config.composite:
-        judged = torch.where(hole.repeat(ways, 1, 1, 1) > 0, judged, image.repeat(ways, 1, 1, 1))
-    scores = judge(torch.cat([judged, image])).float()
-    made, real = scores[:-batch], scores[-batch:]
-    terms["L_A"] = losses.adversarial(made[:batch], made[batch:], real)
+        judged = torch.where(holes > 0, judged, image.repeat(ways, 1, 1, 1))
+    with torch.no_grad():  # Eq. 7 is no function of g here: a third of D's pass back is saved
+        real = judge(image, hole)
+    made = judge(judged, holes)
+    parts = [
+        losses.adversarial(one[:batch], one[batch:], original, _share(hole, original, config))
+        for one, original in zip(_floats(made), _floats(real), strict=True)
+    ]
+    terms["L_A"] = torch.stack(parts).mean()
     weights = {
         "L_F": config.frequency,
         "L_BM": config.gmm,
@@ -148,7 +154,22 @@ def generator_pass(
     return Pass(loss, {k: v.detach() for k, v in terms.items()}, judged.detach(), j)
 
 
-def discriminator_loss(judge: nn.Module, image: Tensor, generated: Tensor) -> Tensor:
+def discriminator_loss(
+    judge: nn.Module, image: Tensor, hole: Tensor, generated: Tensor, config: LossConfig
+) -> Tensor:
     """The LSGAN loss of D on originals (B, ...) and generated pictures (n B, ...)."""
-    scores = judge(torch.cat([image, generated])).float()
-    return losses.discriminator(scores[: len(image)], scores[len(image) :])
+    holes = hole.repeat(1 + len(generated) // len(image), 1, 1, 1)
+    parts = []
+    for scores in _floats(judge(torch.cat([image, generated]), holes)):
+        real, made = scores[: len(image)], scores[len(image) :]
+        parts.append(losses.discriminator(real, made, _share(hole, real, config)))
+    return torch.stack(parts).mean()
+
+
+def _floats(maps: list[Tensor]) -> list[Tensor]:
+    return [scores.float() for scores in maps]
+
+
+def _share(hole: Tensor, scores: Tensor, config: LossConfig) -> Tensor | None:
+    """How much of the place of each score is hole, where the scores are weighed by it."""
+    return F.adaptive_avg_pool2d(hole, scores.shape[-1]) if config.hole_scores else None

@@ -117,7 +117,7 @@ def load_module(place: Path, name: str, module: nn.Module) -> None:
         InputError: The file is missing, damaged (hash) or belongs to another network.
     """
     try:
-        module.load_state_dict(_tensors(place, name), strict=True)
+        module.load_state_dict(tensors(place, name), strict=True)
     except RuntimeError as exc:
         raise InputError(f"{place}/{name}.safetensors does not fit the network: {exc}") from exc
 
@@ -126,7 +126,7 @@ def load(place: Path, state: State) -> None:
     """Loads everything into `state`, in place."""
     for name in ("model", "ema", "discriminator"):
         load_module(place, name, getattr(state, name))
-    stored = _tensors(place, "optimizer")
+    stored = tensors(place, "optimizer")
     for name, optimizer in state.optimizers.items():
         _restore(name, optimizer, stored)
 
@@ -153,7 +153,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _tensors(place: Path, name: str) -> dict[str, Tensor]:
+def tensors(place: Path, name: str) -> dict[str, Tensor]:
+    """The state of one network of a checkpoint (or of its optimizers), its hash checked.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
     path = place / f"{name}.safetensors"
     try:
         expected = json.loads((place / "checkpoint.json").read_text())["sha256"][path.name]

@@ -2,16 +2,18 @@
 
 The picture enters at 32x32 by pixel-unshuffle; z reaches every scale of the decoder as a
 per-channel scale and shift; the features of I_m reach it weighted by the share of known pixels, so
-that the hole is filled from z and from the coarsest map. No operation spans the whole image above
-8x8, hence a runtime may later decode the hole alone. docs/method.md lists these departures.
+that the hole is filled from z and from the coarsest map. Above 64x64 the picture leaves it by
+pixel-shuffle. No operation spans the whole image above 8x8, hence a runtime may later decode the
+hole alone. docs/method.md lists these departures.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTHS = {8: 128, 16: 96, 32: 48, 64: 24, 128: 16, 256: 12}
+WIDTHS = {8: 128, 16: 96, 32: 48}
 """Channels of the maps, by their side in pixels."""
+FINEST = 64  # side of the decoder's last map
 LATENT = 128
 STYLE = 192
 SLOPE = 0.2
@@ -29,6 +31,19 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
     nn.init.kaiming_normal_(layer.weight, a=SLOPE)  # torch's default would fade z out
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def _twice(x: Tensor) -> Tensor:
+    """Twice the side. Nearest left a grid of squares in flat fur, which D was slow to see."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _shuffled(x: Tensor, ratio: int) -> Tensor:
+    """Pixel-shuffle, then the mean of 2 x 2 neighbours, which ends every pattern of period 2.
+
+    Such a grid is what a shuffle makes by itself, and what losses on features of stride 2 like.
+    """
+    return F.avg_pool2d(F.pad(F.pixel_shuffle(x, ratio), (1, 0, 1, 0), mode="reflect"), 2, 1)
 
 
 class Residual(nn.Module):
@@ -91,12 +106,11 @@ class Decoder(nn.Module):
                 nn.ModuleList(Residual(width, styled=True) for _ in range(2 if side == 8 else 1))
             )
             inputs = width
-        self.grow = nn.ModuleList()
-        side = 64
-        while side <= size:
-            self.grow.append(_conv(inputs, WIDTHS[side]))
-            inputs, side = WIDTHS[side], 2 * side
-        self.colours = _conv(inputs, 3)
+        self.shuffle = size // FINEST
+        width = 24 if size == FINEST else 32
+        self.grow = _conv(inputs, width)
+        self.fine = Residual(width, styled=True) if size > FINEST else None
+        self.colours = _conv(width, 3 * self.shuffle**2)
         with torch.no_grad():
             self.colours.weight.mul_(0.3)  # start inside of tanh's flat ends
 
@@ -109,11 +123,15 @@ class Decoder(nn.Module):
         for feature, enter, skip, blocks in levels:
             side = feature.shape[-1]
             if side > 8:
-                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+                x = _twice(x)
                 feature = feature * F.avg_pool2d(1 - hole, hole.shape[-1] // side)
             x = enter(x) + skip(feature)
             for block in blocks:  # type: ignore[attr-defined]  # a ModuleList
                 x = block(x, style)
-        for conv in self.grow:
-            x = conv(F.leaky_relu(F.interpolate(x, scale_factor=2.0, mode="nearest"), SLOPE))
-        return [torch.tanh(self.colours(F.leaky_relu(x, SLOPE)))]
+        x = self.grow(F.leaky_relu(_twice(x), SLOPE))
+        if self.fine is not None:
+            x = self.fine(x, style)
+        colours = self.colours(F.leaky_relu(x, SLOPE))
+        if self.shuffle > 1:
+            colours = _shuffled(colours, self.shuffle)
+        return [torch.tanh(colours)]

@@ -24,12 +24,16 @@ class NetworkConfig:
         size: Side of the square picture in pixels: 64, 128 or 256.
         primitives: P, number of Gaussians of the mixture; `pic` has one.
         mask_channel: Whether the encoder sees the hole as a fourth channel (method.md 17).
+        judge_hole: Whether the discriminator of `cats` sees the hole too.
+        judge_features: Whether the discriminator of `cats` also judges features of SqueezeNet.
     """
 
     preset: Preset
     size: int
     primitives: int = 6
     mask_channel: bool = True
+    judge_hole: bool = False
+    judge_features: bool = False
 
     def __post_init__(self) -> None:
         if self.preset not in get_args(Preset):
@@ -40,6 +44,11 @@ class NetworkConfig:
             raise InputError(f"primitives must be at least 1, got {self.primitives}")
         if self.preset == "pic" and self.primitives != 1:
             raise InputError(f"preset pic has one Gaussian, got primitives = {self.primitives}")
+        for name in ("judge_hole", "judge_features"):
+            if getattr(self, name) and self.preset != "cats":
+                raise InputError(
+                    f"{name} belongs to the discriminator of cats, got preset {self.preset!r}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +71,8 @@ class LossConfig:
             primitive (the paper), one `draw` from alpha, or `both` (method.md 12).
         composite: The discriminator sees composites (known pixels of the original) rather than g's
             raw output.
+        hole_scores: The discriminator's scores count by the share of hole under them: elsewhere a
+            composite and an original are the same picture.
     """
 
     gmm: float = 1.0
@@ -75,6 +86,7 @@ class LossConfig:
     perceptual: float = 0.0
     decoded: Decoded = "both"
     composite: bool = False
+    hole_scores: bool = False
 
     def __post_init__(self) -> None:
         if self.direction not in get_args(Direction):
@@ -117,14 +129,19 @@ class AugmentConfig:
     Attributes:
         flip: Mirror left to right half of the time.
         zoom: Smallest side of the random square crop, as a share of the picture; 1 crops nothing.
+        colour: Largest change, as a share, of the brightness, of the saturation and of each
+            channel's gain; 0 changes none.
     """
 
     flip: bool = True
     zoom: float = 0.9
+    colour: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.zoom <= 1:
             raise InputError(f"zoom must be in (0, 1], got {self.zoom}")
+        if not 0 <= self.colour < 1:
+            raise InputError(f"colour must be in [0, 1), got {self.colour}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -111,6 +111,8 @@ class Batches:
         size = self.config.network.size
         pictures = self.pictures[self._rows(step)].float() / 127.5 - 1
         image = _views(pictures, size, self.config.augment.zoom, self.config.augment.flip, rng)
+        if self.config.augment.colour > 0:
+            image = _coloured(image, self.config.augment.colour, rng)
         drawn = [masks.draw(self.config.masks, size, rng, self.holes) for _ in pictures]
         hole = torch.from_numpy(np.stack(drawn)).float()[:, None]
         return image, hole
@@ -153,3 +155,14 @@ def _views(
             F.interpolate(view, size, mode="bilinear", antialias=True, align_corners=False)
         )
     return torch.cat(views)
+
+
+def _coloured(image: Tensor, most: float, rng: np.random.Generator) -> Tensor:
+    """Pictures (B, 3, S, S) of other brightness, saturation and white balance, in [-1, 1]."""
+    count = len(image)
+    light = 1 + most * torch.from_numpy(rng.uniform(-1, 1, (count, 1, 1, 1))).float()
+    vivid = 1 + most * torch.from_numpy(rng.uniform(-1, 1, (count, 1, 1, 1))).float()
+    gain = 1 + most / 2 * torch.from_numpy(rng.uniform(-1, 1, (count, 3, 1, 1))).float()
+    levels = (image + 1) / 2
+    grey = levels.mean(1, keepdim=True)
+    return ((grey + vivid * (levels - grey)) * (light * gain)).clamp(0, 1) * 2 - 1

@@ -1,4 +1,8 @@
-"""The discriminators D of Eq. 7: PIC's residual one, and a compact one for the preset `cats`."""
+"""The discriminators D of Eq. 7: PIC's residual one, and a compact one for the preset `cats`.
+
+D gives a list of score maps (B, 1, h, w), each with its own patches of the picture; the losses are
+means over the maps.
+"""
 
 import math
 
@@ -7,8 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from picme_rt.errors import InputError
 from picme_training.config import NetworkConfig
 from picme_training.networks import COARSE, ResidualDown, conv
+from picme_training.perceptual import Lpips
+
+HEADS = {4: 128, 7: 256, 12: 512}
+"""Layers of SqueezeNet whose features are judged, at 1/4, 1/8 and 1/16 of the side: channels."""
 
 
 class SelfAttention(nn.Module):
@@ -28,7 +37,10 @@ class SelfAttention(nn.Module):
 
 
 class PicDiscriminator(nn.Module):
-    """Residual blocks down to 8x8, self-attention at 32x32 (16x16 at size 64), 6x6 scores."""
+    """Residual blocks down to 8x8, self-attention at 32x32 (16x16 at size 64), 6x6 scores.
+
+    As PIC's it does not look at the hole.
+    """
 
     def __init__(self, size: int):
         super().__init__()
@@ -44,23 +56,30 @@ class PicDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.score = spectral_norm(nn.Conv2d(inputs, 1, 3))
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.score(F.leaky_relu(self.layers(image), 0.1))
+    def forward(self, image: Tensor, hole: Tensor) -> list[Tensor]:
+        return [self.score(F.leaky_relu(self.layers(image), 0.1))]
 
 
 class CompactDiscriminator(nn.Module):
-    """Strided 4x4 convolutions from 32x32 (pixel-unshuffled) to 8x8 scores."""
+    """Strided 4x4 convolutions from 32x32 (pixel-unshuffled) to 8x8 scores.
 
-    def __init__(self, size: int):
+    With `hole` the hole is a fourth channel: D need not find out where to look. With `features` it
+    also judges, by small heads, the frozen features of a network that knows photographs (Projected
+    GAN, Sauer et al. 2021): from nothing they tell pictures apart in a hundred steps.
+    """
+
+    def __init__(self, size: int, *, hole: bool, features: Lpips | None):
         super().__init__()
-        self.unshuffle = size // 32
+        self.unshuffle, self.hole = size // 32, hole
+        self.features = (features,)  # in a tuple: no part of D, neither saved nor trained
+        self.heads = nn.ModuleList(_head(HEADS[tap]) for tap in HEADS if features is not None)
 
         def layer(inputs: int, outputs: int, side: int, stride: int) -> nn.Module:
             return spectral_norm(nn.Conv2d(inputs, outputs, side, stride, padding=(side - 1) // 2))
 
         self.layers = nn.ModuleList(
             [
-                layer(3 * self.unshuffle**2, 64, 3, 1),
+                layer((4 if hole else 3) * self.unshuffle**2, 64, 3, 1),
                 layer(64, 128, 4, 2),
                 layer(128, 192, 4, 2),
                 layer(192, 192, 3, 1),
@@ -68,14 +87,54 @@ class CompactDiscriminator(nn.Module):
         )
         self.score = nn.Conv2d(192, 1, 3, padding=1)  # free to reach LSGAN's 0 and 1
 
-    def forward(self, image: Tensor) -> Tensor:
-        x = F.pixel_unshuffle(image, self.unshuffle)
+    def forward(self, image: Tensor, hole: Tensor) -> list[Tensor]:
+        seen = torch.cat([image, hole], dim=1) if self.hole else image
+        x = F.pixel_unshuffle(seen, self.unshuffle)
         for strided in self.layers:
             x = F.leaky_relu(strided(x), 0.2)
-        return self.score(x)
+        scores = [self.score(x)]
+        (features,) = self.features
+        if features is not None:
+            found = features.taps(image, tuple(HEADS))
+            scores += [head(tap) for head, tap in zip(self.heads, found, strict=True)]
+        return scores
 
 
-def make(config: NetworkConfig) -> nn.Module:
-    """The discriminator that goes with a network; (B, 3, S, S) -> scores (B, 1, h, w)."""
-    kind = CompactDiscriminator if config.preset == "cats" else PicDiscriminator
-    return kind(config.size)
+def _head(channels: int) -> nn.Module:
+    return nn.Sequential(
+        spectral_norm(nn.Conv2d(channels, 64, 1)),
+        nn.LeakyReLU(0.2),
+        spectral_norm(nn.Conv2d(64, 64, 3, padding=1)),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(64, 1, 3, padding=1),
+    )
+
+
+def check(config: NetworkConfig, lpips: Lpips | None) -> None:
+    """Refuses a discriminator that judges features where there is nothing to make them.
+
+    Raises:
+        InputError: `config.judge_features` is set and `lpips` is None.
+    """
+    if config.judge_features and lpips is None:
+        raise InputError(
+            "network.judge_features needs the weights of LPIPS: pass --lpips-weights FILE "
+            "(docs/training.md), or set judge_features = false"
+        )
+
+
+def make(config: NetworkConfig, lpips: Lpips | None = None) -> nn.Module:
+    """The discriminator of a network: (B, 3, S, S), hole (B, 1, S, S) -> score maps (B, 1, h, w).
+
+    Args:
+        config: The network.
+        lpips: Gives the features of `judge_features`, and is not needed without.
+
+    Raises:
+        InputError: As `check` says.
+    """
+    check(config, lpips)
+    if config.preset == "cats":
+        features = lpips if config.judge_features else None
+        return CompactDiscriminator(config.size, hole=config.judge_hole, features=features)
+    return PicDiscriminator(config.size)

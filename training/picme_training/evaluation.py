@@ -1,4 +1,4 @@
-"""What a model does on held-out pictures: k completions each, and how its primitives are used."""
+"""What a run measures at every evaluation, quickly; `picme evaluate` measures more."""
 
 import math
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from picme_training import losses, masks
 from picme_training.config import Direction
+from picme_training.evaluate.measures import entropy, pairwise_difference
 from picme_training.networks import Picme
 from picme_training.perceptual import Lpips
 
@@ -27,20 +28,6 @@ class Report(NamedTuple):
     usage: list[float]
     alpha: list[float]
     grid: np.ndarray
-
-
-def pairwise_difference(completions: Tensor, hole: Tensor) -> float:
-    """Mean absolute difference in the hole between all pairs of k results, in levels of 255.
-
-    Args:
-        completions: (B, k, 3, S, S) in [-1, 1].
-        hole: (B, 1, S, S), 1 in the hole.
-    """
-    k = completions.shape[1]
-    first, second = torch.triu_indices(k, k, offset=1)
-    error = (completions[:, first] - completions[:, second]).abs() * hole[:, None]
-    inside = hole.sum() * len(first) * 3
-    return float(error.sum() / inside * 127.5)
 
 
 @torch.no_grad()
@@ -117,8 +104,8 @@ def evaluate(
         tiles += _rows(image, holes, done, rows - len(tiles))
     alpha = torch.cat(alphas)
     used = torch.bincount(torch.cat(best), minlength=alpha.shape[1]) / len(pictures)
-    sums["entropy_used"] = float(-(used * used.clamp(min=1e-12).log()).sum())
-    sums["entropy_alpha"] = float(-(alpha * alpha.clamp(min=1e-12).log()).sum(1).mean())
+    sums["entropy_used"] = float(entropy(used))
+    sums["entropy_alpha"] = float(entropy(alpha).mean())
     for name, found_means in means.items():
         if found_means:  # active units (Burda et al. 2016): their mean varies over the pictures
             variance = torch.cat(found_means).var(0, correction=0)

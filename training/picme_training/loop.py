@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from picme_rt import atomic, files
 from picme_rt.errors import InputError
-from picme_training import checkpoint, discriminator, distributed, evaluation
+from picme_training import checkpoint, discriminator, distributed, evaluation, grow
 from picme_training.algorithm import Noise, discriminator_loss, generator_pass
 from picme_training.board import Board
-from picme_training.config import RunConfig
+from picme_training.config import NetworkConfig, RunConfig
 from picme_training.data import Batches, ahead
 from picme_training.networks import Picme
 from picme_training.perceptual import Lpips
@@ -42,11 +42,13 @@ def _placed(module: _Network, device: torch.device) -> _Network:
 
 
 def check_lpips(config: RunConfig, lpips: Lpips | None) -> None:
-    """Refuses a run with a perceptual loss and no weights for it.
+    """Refuses a run that needs the weights of LPIPS and has none.
 
     Raises:
-        InputError: `config.loss.perceptual` > 0 and `lpips` is None.
+        InputError: `config.loss.perceptual` > 0 and `lpips` is None, or
+            `config.network.judge_features` is set.
     """
+    discriminator.check(config.network, lpips)
     if config.loss.perceptual > 0 and lpips is None:
         raise InputError(
             "loss.perceptual > 0 needs the weights of LPIPS: pass --lpips-weights FILE "
@@ -74,7 +76,7 @@ class Trainer:
         torch.manual_seed(config.schedule.seed)
         self.config, self.device, self.lpips = config, device, lpips
         self.model = _placed(Picme(config.network), device)
-        self.judge = _placed(discriminator.make(config.network), device)
+        self.judge = _placed(discriminator.make(config.network, lpips), device)
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.generate = distributed.shared(self.model, generator_pass)
         self.discriminate = distributed.shared(self.judge, discriminator_loss)
@@ -117,7 +119,7 @@ class Trainer:
         self._descend("generator", made.loss)
         self.judge.requires_grad_(True)
         with half:
-            l_d = self.discriminate(image, made.generated)
+            l_d = self.discriminate(image, hole, made.generated, self.config.loss)
         self._descend("discriminator", l_d)
         # a young average follows closely: (1 + t) / (10 + t) until it reaches the decay asked for
         average(self.ema, self.model, min(schedule.ema, (1 + self.step) / (10 + self.step)))
@@ -218,14 +220,24 @@ def _prepare(out: Path, trainer: Trainer, resume: bool, start_from: Path | None)
                 trainer.step = stored.step
                 checkpoint.load(place, trainer.state)
             else:
-                for name in ("model", "ema", "discriminator"):
-                    checkpoint.load_module(place, name, getattr(trainer.state, name))
+                _begin_with(place, stored.config.network, trainer)
         if distributed.rank() == 0 and resume:
             _cut(out / "metrics.jsonl", trainer.step)
         elif distributed.rank() == 0:
             out.mkdir(parents=True, exist_ok=True)
             if (out / "metrics.jsonl").exists():
                 (out / "metrics.jsonl").replace(out / "metrics.stopped.jsonl")
+
+
+def _begin_with(place: Path, before: NetworkConfig, trainer: Trainer) -> None:
+    grow.check(before, trainer.config.network)
+    for name in ("model", "ema", "discriminator"):
+        module: nn.Module = getattr(trainer.state, name)
+        if before == trainer.config.network:
+            checkpoint.load_module(place, name, module)
+        else:
+            stored = checkpoint.tensors(place, name)
+            module.load_state_dict(grow.grown(stored, module.state_dict()))
 
 
 def _origin(out: Path, config: RunConfig, resume: bool, start_from: Path | None) -> Path | None:

@@ -70,14 +70,37 @@ def known_reconstruction(pictures: list[Tensor], original: Tensor, known: Tensor
     return (torch.stack(errors) / (joint / distributed.count())).mean()
 
 
-def adversarial(of_reconstruction: Tensor, of_inferred: Tensor, of_original: Tensor) -> Tensor:
-    """Eq. 7: ||D(I_o^) - 1||^2 + ||D(I_o^(j)) - D(I_o)||^2, means; no gradient through D(I_o)."""
-    target = of_original.detach()
-    if len(of_inferred) != len(target):  # best and drawn, one after the other
-        target = target.repeat(len(of_inferred) // len(target), 1, 1, 1)
-    return ((of_reconstruction - 1) ** 2).mean() + ((of_inferred - target) ** 2).mean()
+def adversarial(
+    of_reconstruction: Tensor,
+    of_inferred: Tensor,
+    of_original: Tensor,
+    share: Tensor | None = None,
+) -> Tensor:
+    """Eq. 7: ||D(I_o^) - 1||^2 + ||D(I_o^(j)) - D(I_o)||^2, means; no gradient through D(I_o).
+
+    Args:
+        of_reconstruction: Scores (B, 1, h, w) of g(z_m, z_c).
+        of_inferred: (n B, 1, h, w), of the best and the drawn one after the other.
+        of_original: (B, 1, h, w).
+        share: (B, 1, h, w), weights of the scores of each picture; None weighs all alike.
+    """
+    target = _repeated(of_original.detach(), of_inferred)
+    rebuilt = scored((of_reconstruction - 1) ** 2, share)
+    return rebuilt + scored((of_inferred - target) ** 2, share)
 
 
-def discriminator(of_original: Tensor, of_generated: Tensor) -> Tensor:
-    """LSGAN's loss of D: originals to 1, generated to 0."""
-    return 0.5 * (((of_original - 1) ** 2).mean() + (of_generated**2).mean())
+def discriminator(of_original: Tensor, of_generated: Tensor, share: Tensor | None = None) -> Tensor:
+    """LSGAN's loss of D: originals to 1, generated to 0; `share` as in `adversarial`."""
+    return 0.5 * (scored((of_original - 1) ** 2, share) + scored(of_generated**2, share))
+
+
+def scored(errors: Tensor, share: Tensor | None) -> Tensor:
+    """Mean over a picture's scores, by `share`, then over the pictures (n B, 1, h, w)."""
+    if share is None:
+        return errors.mean()
+    wide = _repeated(share, errors)
+    return ((errors * wide).sum((1, 2, 3)) / wide.sum((1, 2, 3))).mean()
+
+
+def _repeated(one: Tensor, like: Tensor) -> Tensor:
+    return one if len(one) == len(like) else one.repeat(len(like) // len(one), 1, 1, 1)

@@ -47,23 +47,33 @@ def strokes(size: int, rng: np.random.Generator) -> Hole:
     return np.array(canvas, bool)
 
 
-def load_folder(folder: Path, size: int) -> list[Hole]:
-    """Every mask of a folder, resized to `size`; read as `picme complete` reads them.
+def read_folder(folder: Path, size: int) -> dict[str, Hole]:
+    """Every mask of a folder by its file's name, resized to `size`.
 
     Unlike photographs, which are gathered by the thousand, masks are made for the purpose: one that
     cannot be read is a mistake to be repaired, and ends the reading.
 
     Raises:
-        InputError: The folder holds no mask, one that cannot be read, or none with both hole and
-            known pixels.
+        InputError: The folder holds no mask, or one that cannot be read.
     """
-    found = []
+    found = {}
     for path in sorted(folder.glob("*")):
         if path.suffix.lower() in files.SUFFIXES and not path.name.startswith("."):
             mask = Image.fromarray(files.read_mask(path))
-            found.append(np.array(mask.resize((size, size), Image.Resampling.NEAREST)))
+            found[path.name] = np.array(mask.resize((size, size), Image.Resampling.NEAREST))
     if not found:
         raise InputError(f"masks must be a folder with .png or .jpg masks, got {folder}")
+    return found
+
+
+def load_folder(folder: Path, size: int) -> list[Hole]:
+    """The masks of `read_folder`, read as `picme complete` reads them, to train with.
+
+    Raises:
+        InputError: The folder holds no mask, one that cannot be read, or none with both hole and
+            known pixels.
+    """
+    found = list(read_folder(folder, size).values())
     if not any(0 < hole.sum() < hole.size for hole in found):
         raise InputError(
             f"masks must have hole (grey over {files.MASK_THRESHOLD}) and known pixels, got "

@@ -1,9 +1,10 @@
 """LPIPS on SqueezeNet 1.1 (Zhang et al. 2018), as a measure and as a training loss.
 
 The weights come from a file (torchvision's SqueezeNet under its own keys, LPIPS v0.1's linear
-layers as `lin0..6.model.1.weight`); nothing is downloaded.
+layers as `lin0..6.model.1.weight`); `download` alone reaches for the network.
 """
 
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -50,24 +51,57 @@ class Lpips(nn.Module):
         self.register_buffer("mean", mean.view(1, 3, 1, 1))
         self.register_buffer("std", std.view(1, 3, 1, 1))
 
-    def taps(self, image: Tensor) -> list[Tensor]:
-        """Features after layers 1, 4, 7, 9, 10, 11 and 12, channels of unit length."""
-        x = ((image + 1) / 2 - self.mean) / self.std
+    def _normalised(self, image: Tensor) -> Tensor:
+        return ((image + 1) / 2 - self.mean) / self.std
+
+    def taps(self, image: Tensor, layers: tuple[int, ...] = _TAPS) -> list[Tensor]:
+        """Features after these layers, channels of unit length."""
+        x = self._normalised(image)
         found = []
         for index, layer in enumerate(self.features):
             x = layer(x)
-            if index in _TAPS:
+            if index in layers:
                 found.append(F.normalize(x.float(), dim=1, eps=1e-10))
         return found
 
     def forward(self, image: Tensor, other: Tensor) -> Tensor:
         """LPIPS: weighted squared differences, mean over places, summed over layers."""
-        both = self.taps(torch.cat([image, other]))
-        parts = []
-        for tap, lin in zip(both, self.lins, strict=True):
-            a, b = tap.chunk(2)
-            parts.append(((a - b) ** 2 * lin).sum(1).mean((1, 2)))
+        # apart, so that nothing is sent back through the one that needs no gradient
+        both = zip(self.taps(image), self.taps(other), self.lins, strict=True)
+        parts = [((a - b) ** 2 * lin).sum(1).mean((1, 2)) for a, b, lin in both]
         return torch.stack(parts).sum(0)
+
+    def maps(self, taps: list[Tensor], others: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """LPIPS before the mean over places, (B, H, W): each layer's map enlarged to the picture's.
+
+        Enlarging is bilinear, as in the published package's `spatial`; a mean over some places of
+        it is the distance there.
+
+        Args:
+            taps: Of B pictures.
+            others: Of B pictures, or of one.
+            size: (H, W).
+        """
+        total = torch.zeros(())
+        for a, b, lin in zip(taps, others, self.lins, strict=True):
+            layer = ((a - b) ** 2 * lin).sum(1, keepdim=True)
+            total = total + F.interpolate(layer, size, mode="bilinear", align_corners=False)
+        return total[:, 0]
+
+    def embedding(self, taps: list[Tensor]) -> Tensor:
+        """(B, M), squared distances between which are LPIPS: for all pairs of many pictures."""
+        parts = []
+        for tap, lin in zip(taps, self.lins, strict=True):
+            parts.append((tap * (lin / tap[0, 0].numel()).sqrt()).flatten(1))
+        return torch.cat(parts, dim=1)
+
+    def pooled(self, image: Tensor) -> Tensor:
+        """SqueezeNet's last features, means over places, (B, 512)."""
+        found: Tensor = self.features(self._normalised(image))
+        return found.mean((2, 3))
+
+
+DOWNLOAD = "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth"
 
 
 def load(path: Path) -> Lpips:
@@ -78,17 +112,49 @@ def load(path: Path) -> Lpips:
     """
     try:
         stored = load_file(path)
-    except (FileNotFoundError, SafetensorError) as exc:
+    except (OSError, SafetensorError) as exc:
         raise InputError(f"lpips weights must be a safetensors file, got {path}: {exc}") from exc
+    return _filled(stored, str(path))
+
+
+def download() -> Lpips:
+    """The measure with torchvision's published SqueezeNet and the layers that torchmetrics ships.
+
+    SqueezeNet is fetched once, its hash checked, and kept where torch keeps what it downloads.
+
+    Raises:
+        InputError: The network does not give it.
+        ModuleNotFoundError: torchmetrics is not installed.
+    """
+    found = importlib.util.find_spec("torchmetrics")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("No module named 'torchmetrics'", name="torchmetrics")
+    lins = Path(found.origin).parent / "functional/image/lpips_models/squeeze.pth"
+    try:
+        stored = torch.hub.load_state_dict_from_url(
+            DOWNLOAD, map_location="cpu", check_hash=True, weights_only=True
+        )
+        stored |= torch.load(lins, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError) as exc:  # no network (URLError), no such file, another hash
+        raise InputError(
+            f"the weights of LPIPS could not be fetched from {DOWNLOAD}: {exc}; fetch them "
+            "elsewhere and pass --lpips-weights FILE"
+        ) from exc
+    return _filled(stored, DOWNLOAD)
+
+
+def _filled(stored: dict[str, Tensor], source: str) -> Lpips:
     state = {k: v.float() for k, v in stored.items() if k.startswith("features.")}
     state |= {f"lins.{i}": stored[k] for i in range(7) if (k := f"lin{i}.model.1.weight") in stored}
     model = Lpips()
     expected = {k for k in model.state_dict() if k not in ("mean", "std")}
     if set(state) != expected:
         missing = sorted(expected ^ set(state))[:3]
-        raise InputError(f"{path} is not LPIPS-squeeze: keys differ, for instance {missing}")
+        raise InputError(f"{source} is not LPIPS-squeeze: keys differ, for instance {missing}")
+    if any((lin < 0).any() for name, lin in state.items() if name.startswith("lins.")):
+        raise InputError(f"{source} is not LPIPS-squeeze: its linear layers have negative weights")
     try:
         model.load_state_dict(state, strict=False)
     except RuntimeError as exc:
-        raise InputError(f"{path} is not LPIPS-squeeze: {exc}") from exc
+        raise InputError(f"{source} is not LPIPS-squeeze: {exc}") from exc
     return model.eval().requires_grad_(False)

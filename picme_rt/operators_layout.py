@@ -1,0 +1,106 @@
+"""Rules of the operators that move numbers and compute none."""
+
+import math
+
+from picme_rt import operator_values as values
+from picme_rt.errors import EngineError
+from picme_rt.graph_nodes import Call, Results, Value
+from picme_rt.onnx_file import MOST_NUMBERS
+
+
+def concat(call: Call) -> Results:
+    """Concat: parts one after the other along an axis."""
+    parts = call.some(None, 1, MOST_NUMBERS)
+    rank = len(parts[0].shape)
+    axis = values.axis(call, rank, default=None)
+    if len({(*one.shape[:axis], *one.shape[axis + 1 :], len(one.shape)) for one in parts}) != 1:
+        raise EngineError(f"inputs must be alike but for axis {axis}, got {values.shapes(parts)}")
+    total = sum(one.shape[axis] for one in parts)
+    shape = (*parts[0].shape[:axis], total, *parts[0].shape[axis + 1 :])
+    content: tuple[float, ...] | None = ()
+    for one in parts:
+        content = None if one.content is None or content is None else content + one.content
+    return Results([values.int_or_float(parts[0].kind, shape, content if rank == 1 else None)])
+
+
+def split(call: Call) -> Results:
+    """Split: an axis in equal parts."""
+    (x,) = call.inputs("float32")
+    axis, count = values.axis(call, len(x.shape), default=0), len(call.results)
+    call.only(num_outputs=count)
+    if x.shape[axis] % count:
+        raise EngineError(f"axis {axis} must divide by {count}, got {x.shape}")
+    part = (*x.shape[:axis], x.shape[axis] // count, *x.shape[axis + 1 :])
+    return Results([Value("float32", part)] * count)
+
+
+def transpose(call: Call) -> Results:
+    """Transpose: the axes in another order."""
+    (x,) = call.inputs("float32")
+    rank = len(x.shape)
+    order = call.integers("perm", None, 0, rank - 1, row=rank)
+    if len(set(order)) != rank:
+        raise EngineError(f"perm must name each axis once, got {order}")
+    return Results([Value("float32", tuple(x.shape[i] for i in order))])
+
+
+def reshape(call: Call) -> Results:
+    """Reshape: the same numbers under another shape."""
+    x, wanted = call.inputs("float32", "int64")
+    keeps = call.integer("allowzero", 0, 0, 1) == 0
+    given = values.vector(wanted, -1, 1 << 31)
+    shape = [
+        x.shape[i] if n == 0 and keeps and i < len(x.shape) else n for i, n in enumerate(given)
+    ]
+    if shape.count(-1) == 1:
+        others = math.prod(n for n in shape if n != -1)
+        shape[shape.index(-1)] = x.numbers // others if others > 0 else 0
+    if any(n < 1 for n in shape) or math.prod(shape) != x.numbers:
+        raise EngineError(f"{x.shape} cannot have the shape {given}")
+    return Results([Value("float32", tuple(shape))])
+
+
+def unsqueeze(call: Call) -> Results:
+    """Unsqueeze: axes of length 1 put in."""
+    x, wanted = call.inputs("float32", "int64")
+    rank = len(x.shape) + wanted.numbers
+    axes = [n % rank for n in values.vector(wanted, -rank, rank - 1)]
+    if len(set(axes)) != len(axes):
+        raise EngineError(f"its axes must be different ones, got {axes}")
+    rest = iter(x.shape)
+    return Results([Value("float32", tuple(1 if i in axes else next(rest) for i in range(rank)))])
+
+
+def expand(call: Call) -> Results:
+    """Expand: axes of length 1 repeated."""
+    x, wanted = call.inputs("float32", "int64")
+    return Results([Value("float32", values.broadcast(x.shape, values.vector(wanted, 1, 1 << 31)))])
+
+
+def gather(call: Call) -> Results:
+    """Gather: known places along an axis."""
+    x, indices = call.inputs("float32", "int64")
+    axis = values.axis(call, len(x.shape), default=0)
+    if not all(-x.shape[axis] <= n < x.shape[axis] for n in values.known(indices)):
+        raise EngineError(f"its indices must be in axis {axis} of {x.shape}")
+    return Results([Value("float32", x.shape[:axis] + indices.shape + x.shape[axis + 1 :])])
+
+
+def shape(call: Call) -> Results:
+    """Shape: the sides of a value, as a row of integers."""
+    (x,) = call.inputs("float32")
+    call.default(start=0)
+    if not x.shape:
+        raise EngineError("its input must have axes")
+    return Results([values.int_or_float("int64", (len(x.shape),), x.shape)])
+
+
+def depth_to_space(call: Call) -> Results:
+    """DepthToSpace: (B, C b b, h, w) -> (B, C, b h, b w), as pixel-shuffle has it."""
+    (x,) = call.inputs("float32")
+    call.only(mode="CRD")
+    block = call.integer("blocksize", None, 1, 64)
+    if len(x.shape) != 4 or x.shape[1] % block**2 != 0:
+        raise EngineError(f"it needs (B, C, h, w) with C a multiple of {block**2}, got {x.shape}")
+    batch, channels, height, width = x.shape
+    return Results([Value("float32", (batch, channels // block**2, block * height, block * width))])

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from picme_rt.errors import InputError
+from picme_training import masks
+from picme_training.evaluate import holes
+
+NAMES = [f"{i}.jpg" for i in range(5)]
+
+
+def choose(kind, *, names=NAMES, size=64, each=1, seed=0):
+    return holes.choose(str(kind), names, size, each=each, seed=seed)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Give names and the row where each mask's hole begins, get a folder of 128x128 masks."""
+
+    def make(rows):
+        for name, row in rows.items():
+            mask = np.zeros((128, 128), np.uint8)
+            mask[row : row + 30, 10:90] = 255
+            Image.fromarray(mask).save(tmp_path / name)
+        return tmp_path
+
+    return make
+
+
+def tops(chosen):
+    return [int(np.flatnonzero(hole.any(1))[0]) for hole in chosen]
+
+
+def test_centre_is_the_square_of_half_the_side():
+    for hole in choose("centre"):
+        assert (hole == masks.centre(64)).all()
+
+
+def test_random_holes_are_drawn_by_seed_and_place_alone():
+    one = choose("random", each=2)
+    assert len(one) == 10
+    assert all(0 < hole.sum() < hole.size for hole in one)
+    assert all((a == b).all() for a, b in zip(one, choose("random", names=NAMES * 2), strict=True))
+    assert any((a != b).any() for a, b in zip(one, choose("random", each=2, seed=1), strict=True))
+
+
+def test_masks_named_as_the_pictures_go_with_them(folder):
+    place = folder({"a.png": 0, "b.png": 20, "c.png": 40})
+    assert tops(choose(place, names=["c.jpg", "a.webp"])) == [20, 0]
+
+
+def test_other_masks_are_taken_in_turn_in_an_order_of_the_seed(folder):
+    place = folder({f"m{i}.png": 10 * i for i in range(7)})
+    one = tops(choose(place, each=3))
+    assert sorted(one[:7]) == [0, 5, 10, 15, 20, 25, 30]
+    assert one[7:14] == one[:7]
+    assert one == tops(choose(place, each=3))
+    assert one != tops(choose(place, each=3, seed=1))
+
+
+def test_a_mask_is_resized_to_the_nearest_pixel(folder):
+    place = folder({"m.png": 40})
+    expected = np.zeros((64, 64), bool)
+    expected[20:35, 5:45] = True
+    assert (choose(place)[0] == expected).all()
+
+
+@pytest.mark.parametrize(("value", "says"), [(0, "empty at 64x64"), (255, "full at 64x64")])
+def test_a_mask_without_hole_or_known_pixels_is_refused_by_name(folder, value, says):
+    place = folder({"m.png": 40})
+    Image.fromarray(np.full((128, 128), value, np.uint8)).save(place / "flat.png")
+    with pytest.raises(InputError, match=rf"flat\.png must have hole and known pixels.*{says}"):
+        choose(place)
+
+
+def test_a_hole_that_vanishes_when_it_is_resized_is_refused(folder):
+    place = folder({"m.png": 40})
+    mask = np.zeros((128, 128), np.uint8)
+    mask[::2] = 255  # the nearest pixel is always the other row
+    Image.fromarray(mask).save(place / "lines.png")
+    with pytest.raises(InputError, match=r"lines\.png must have hole and known pixels"):
+        choose(place)
+
+
+def test_masks_for_some_of_the_pictures_are_refused(folder):
+    with pytest.raises(InputError, match="every picture's name or for none, got none named 1 and"):
+        choose(folder({"0.png": 0}))
+
+
+@pytest.mark.parametrize("kind", ["centre", "names"])
+def test_kinds_with_one_hole_a_picture_give_no_more(folder, kind):
+    place = folder({f"{i}.png": i for i in range(5)}) if kind == "names" else kind
+    with pytest.raises(InputError, match="give one hole a picture, got --holes 2"):
+        choose(place, each=2)
+
+
+def test_what_is_no_kind_and_no_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="masks must be centre, random or a folder"):
+        choose("squares")
+    with pytest.raises(InputError, match="masks must be a folder with"):
+        choose(tmp_path)

@@ -1,0 +1,208 @@
+"""Trains and measures what docs/method.md compares: rows of one file, each with its seeds.
+
+    python training/compare.py training/comparison.toml --data cats256/train --val cats256/val
+        --lpips-weights lpips_squeeze.safetensors --out runs/comparison [--rows p6 p1] [--jobs 4]
+
+What is finished stays: a run goes on from its newest checkpoint, and one that was measured is not
+touched again. At the end the table of all that is measured is printed, as Markdown, and written to
+OUT/table.md. `--pictures N` takes another budget for every row, and says so in the table.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from picme_rt import atomic
+from picme_rt.errors import InputError, PicmeError
+from picme_training import config
+
+CONFIGS = Path(__file__).parent / "configs"
+COLUMNS = {
+    "pairwise": "difference of pairs, levels",
+    "LPIPS_pairs": "LPIPS of pairs",
+    "LPIPS_hole": "LPIPS in the hole",
+    "PSNR": "PSNR, dB",
+    "SSIM": "SSIM",
+    "KID": "KID",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One row with one seed."""
+
+    row: str
+    seed: int
+    pictures: int
+    settings: config.RunConfig
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.row}-{self.seed}-{self.pictures}"
+
+
+def runs_of(plan: Path, rows: list[str] | None, pictures: int | None) -> list[Run]:
+    """The runs that a file of rows asks for.
+
+    Args:
+        plan: A TOML file as training/comparison.toml.
+        rows: Names to take; None takes all.
+        pictures: A budget in place of each row's own.
+
+    Raises:
+        InputError: The file, a name or a value is wrong.
+    """
+    try:
+        tables = tomllib.loads(plan.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise InputError(f"{plan} is no file of rows: {exc}") from exc
+    if unknown := set(rows or []) - set(tables):
+        raise InputError(f"rows must be of {', '.join(tables)}, got {', '.join(sorted(unknown))}")
+    found = []
+    for name in rows or tables:
+        table = tables[name]
+        if set(table) - {"set"} != {"config", "seeds", "pictures"}:
+            raise InputError(f"[{name}] must have config, seeds and pictures, got {sorted(table)}")
+        base = config.load(CONFIGS / f"{table['config']}.toml").to_dict()
+        for part, values in table.get("set", {}).items():
+            base[part] = {**base.get(part, {}), **values}
+        budget = pictures or table["pictures"]
+        steps = math.ceil(budget / base["schedule"]["batch"])
+        every = max(1, min(base["schedule"]["evaluate_every"], steps))
+        for seed in table["seeds"]:
+            base["schedule"] |= {"steps": steps, "seed": seed, "evaluate_every": every}
+            found.append(Run(name, seed, budget, config.from_dict(base)))
+    return found
+
+
+def toml_of(settings: config.RunConfig) -> str:
+    """The settings as `picme train` reads them."""
+    lines: list[str] = []
+    for name, value in settings.to_dict().items():
+        if not isinstance(value, dict):
+            lines.insert(0, f"{name} = {json.dumps(value)}")
+            continue
+        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(v)}" for key, v in value.items())]
+    return "\n".join(lines) + "\n"
+
+
+def finish(run: Run, arguments: argparse.Namespace) -> None:
+    """Trains and measures one run, as far as it is not done."""
+    folder = arguments.out / run.name
+    report = folder / "report.json"
+    if report.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "run.toml"
+    with atomic.file(settings) as fresh:
+        fresh.write_text(toml_of(run.settings))
+    begun = any((folder / "run" / "checkpoints").glob("step_*"))
+    weights = ["--lpips-weights", arguments.lpips_weights] if arguments.lpips_weights else []
+    _picme(
+        folder,
+        *("train", settings, "--data", arguments.data, "--val", arguments.val, *weights),
+        *("--out", folder / "run", "--device", arguments.device, *(["--resume"] * begun)),
+    )
+    if arguments.train_only:
+        return
+    said = _picme(
+        folder,
+        *("evaluate", folder / "run", "--data", arguments.val, *weights),
+        *("--masks", "centre", "--json"),
+    )
+    with atomic.file(report) as fresh:
+        fresh.write_text(said)
+
+
+def _picme(folder: Path, *command: object) -> str:
+    with (folder / "log.txt").open("a") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "picme_rt", *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise InputError(f"picme {command[0]} of {folder.name} failed: see {log.name}")
+    return done.stdout
+
+
+def table_of(runs: list[Run], out: Path) -> str:
+    """Mean and standard deviation over the seeds, of the runs that are measured."""
+    lines = [
+        f"| row | pictures | seeds | {' | '.join(COLUMNS.values())} |",
+        "|---|---:|---:" + "|---:" * len(COLUMNS) + "|",
+    ]
+    for row, pictures in dict.fromkeys((run.row, run.pictures) for run in runs):
+        files = [out / run.name / "report.json" for run in runs if run.row == row]
+        reports = [json.loads(file.read_text()) for file in files if file.exists()]
+        if reports:
+            cells = [_cell(reports, measure) for measure in COLUMNS]
+            lines.append(f"| {row} | {pictures:,} | {len(reports)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(reports: list[dict[str, Any]], measure: str) -> str:
+    tables = [report["measures"]["model"] for report in reports]
+    values = [table[measure]["mean"] for table in tables if measure in table]
+    if not values:
+        return "-"
+    if len(values) == 1:  # KID has a spread of its own, over subsets
+        spread = tables[0][measure]["spread"] if measure == "KID" else None
+    else:
+        spread = statistics.stdev(values)
+    return f"{statistics.mean(values):.4g}" + ("" if spread is None else f" ± {spread:.2g}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs what is asked for; 0 if all of it is measured, 1 if not."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("plan", type=Path, metavar="PLAN", help="training/comparison.toml")
+    parser.add_argument("--data", type=Path, required=True, help="as of picme train")
+    parser.add_argument("--val", type=Path, required=True, help="held-out pictures")
+    parser.add_argument("--lpips-weights", help="LPIPS-squeeze as safetensors")
+    parser.add_argument("--out", type=Path, required=True, help="a folder a run")
+    parser.add_argument("--rows", nargs="+", help="these alone (default: all)")
+    parser.add_argument("--pictures", type=int, help="another budget for every row")
+    parser.add_argument("--device", default="cpu", help="a torch device (default: cpu)")
+    parser.add_argument(
+        "--train-only", action="store_true", help="measure later, or where the libraries are"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    arguments = parser.parse_args(argv)
+    try:
+        runs = runs_of(arguments.plan, arguments.rows, arguments.pictures)
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            failed = [str(e) for e in pool.map(lambda run: _tried(run, arguments), runs) if e]
+    except PicmeError as exc:
+        print(f"compare: {exc}", file=sys.stderr)
+        return 1
+    table = table_of(runs, arguments.out)
+    with atomic.file(arguments.out / "table.md") as fresh:
+        fresh.write_text(table)
+    print(table, end="")
+    for line in failed:
+        print(f"compare: {line}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _tried(run: Run, arguments: argparse.Namespace) -> InputError | None:
+    try:
+        finish(run, arguments)
+    except InputError as exc:
+        return exc
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

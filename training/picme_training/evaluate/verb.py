@@ -1,0 +1,172 @@
+"""`picme evaluate ENGINE|CHECKPOINT --data DIR --masks centre|random|DIR`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # torch takes seconds to import: what needs it is imported where it is used
+    from picme_training.evaluate.comparison import Comparison, Item, Options
+    from picme_training.perceptual import Lpips
+
+DOWNLOAD = "download"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument(
+        "model", type=Path, metavar="ENGINE|CHECKPOINT",
+        help="an engine, a checkpoint, or a run (its newest checkpoint)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", type=Path, required=True,
+        help="held-out pictures: a folder, without its subfolders, or a file of picme pack",
+    )  # fmt: skip
+    parser.add_argument(
+        "--masks", default="centre",
+        help="centre (the square of half the side), random (as training draws them), or a folder "
+        "of masks: by the pictures' names, else in turn (default: centre)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--holes", type=int, default=1,
+        help="holes a picture, of random masks or of a folder's in turn (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", type=int,
+        help="side in pixels at which pictures are completed and measured (default: the model's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-k", "--samples", type=int, default=5, help="results a picture (default: 5)"
+    )
+    parser.add_argument(
+        "--per-primitive", type=int, default=2,
+        help="results of each primitive and picture, to compare primitives; 0 or 1 leaves that "
+        "out (default: 2)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=int, default=0,
+        help="of the holes; picture n is completed with seed + n (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--baselines", default="",
+        help="measured the same way: telea (OpenCV's), mean (the model's own mode mean), or "
+        "telea,mean (default: none)",
+    )  # fmt: skip
+    parser.add_argument("--limit", type=int, help="measure the first LIMIT pictures only")
+    parser.add_argument(
+        "--lpips-weights", metavar="FILE",
+        help="LPIPS-squeeze as safetensors, for LPIPS, FID and KID; `download` fetches what is "
+        "published (default: leave these out)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-grey", action="store_true", help="measure with pictures without colour too"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path,
+        help="folder for report.json, report.md, sheet.png, latents.png and primitives.png",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="replace a folder that exists")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measures, writes OUT if it is asked for, and prints the report."""
+    from picme_training.evaluate import comparison, distances, models, report
+
+    _check(arguments)
+    options = _options(arguments)
+    lpips = _lpips(arguments.lpips_weights)
+    features = None if lpips is None else distances.SqueezeNetFeatures(lpips)
+    model = models.open_model(arguments.model)
+    size = arguments.size or model.size
+    items = _items(arguments, size)
+    found = comparison.compare(model, items, options, lpips=lpips, features=features)
+    about = {
+        "model": model.about,
+        "data": str(arguments.data),
+        "pictures": len(items) // arguments.holes,
+        "masks": arguments.masks,
+        "holes": arguments.holes,
+        "size": size,
+        "samples": options.samples,
+        "per_primitive": options.per_primitive,
+        "seed": options.seed,
+        "feature_space": None if features is None else features.name,
+    }
+    if arguments.out is not None:
+        with comparison.one_thread():
+            _write(arguments.out, found, about, force=arguments.force)
+    if arguments.json:
+        print(json.dumps(report.as_json(found, about), indent=1))
+    else:
+        print(report.as_markdown(found, about), end="")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuses what can be refused before anything is read."""
+    from picme_rt.errors import InputError
+
+    for name in ("holes", "limit", "size"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, got {value}")
+    if arguments.size is not None and arguments.size < 16:
+        raise InputError(f"--size must be at least 16 pixels, got {arguments.size}")
+    out = arguments.out
+    if out is not None and out.exists() and not arguments.force:
+        raise InputError(f"{out} exists; pass --force to replace it, or another --out")
+
+
+def _options(arguments: argparse.Namespace) -> "Options":
+    from picme_training.evaluate.comparison import Options
+
+    names = tuple(name for name in arguments.baselines.split(",") if name)
+    if "telea" in names:
+        import cv2  # noqa: F401  # missing, it is missed before the work, not after
+    return Options(arguments.samples, arguments.per_primitive, arguments.seed, names)
+
+
+def _lpips(given: str | None) -> "Lpips | None":
+    from picme_training import perceptual
+
+    if given is None:
+        print(
+            "without --lpips-weights FILE (or download) LPIPS, FID and KID are left out",
+            file=sys.stderr,
+        )
+        return None
+    return perceptual.download() if given == DOWNLOAD else perceptual.load(Path(given))
+
+
+def _items(arguments: argparse.Namespace, size: int) -> "list[Item]":
+    from picme_training import data, pictures
+    from picme_training.evaluate import holes
+    from picme_training.evaluate.comparison import Item
+
+    read = data.load_pictures(arguments.data, size, smallest=size, keep_grey=arguments.keep_grey)
+    for line in pictures.summary(read.skipped):
+        print(f"--data: skipped {line}", file=sys.stderr)
+    names, each = read.names[: arguments.limit], arguments.holes
+    chosen = holes.choose(arguments.masks, names, size, each=each, seed=arguments.seed)
+    pixels = read.pixels[: arguments.limit].permute(0, 2, 3, 1).contiguous().numpy()
+    return [
+        Item(names[place // each], pixels[place // each], hole) for place, hole in enumerate(chosen)
+    ]
+
+
+def _write(out: Path, found: "Comparison", about: dict[str, Any], *, force: bool) -> None:
+    from picme_rt import atomic, files
+    from picme_training.evaluate import plots, report
+
+    pages = {
+        "sheet": plots.sheet(found.shown),
+        "latents": plots.latents(found.shown, about["seed"]),
+        "primitives": plots.rows_of_primitives(found.shown),
+    }
+    content = json.dumps(report.as_json(found, about), indent=1) + "\n"
+    with atomic.directory(out, force=force) as fresh:
+        (fresh / "report.json").write_text(content, encoding="utf-8")
+        (fresh / "report.md").write_text(report.as_markdown(found, about), encoding="utf-8")
+        for name, page in pages.items():
+            files.write_picture(fresh / f"{name}.png", files.Photograph(page, None, None))
