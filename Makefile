@@ -23,6 +23,7 @@ fuzz: $(VENV)/with-dev  ## 100,000 damaged engines, 10,000 pictures and masks, 8
 	$(BIN)/python tests/fuzz/threads.py engines/cats64 --threads 8 --seconds 60
 	$(BIN)/python tests/fuzz/pictures.py engines/cats64 --cases 10000
 	$(BIN)/python tests/fuzz/engines.py --cases 100000
+	$(BIN)/python tests/fuzz/engines.py --cases 20000 --backend openvino
 
 lint: $(VENV)/with-dev  ## ruff, mypy, clang-format
 	$(BIN)/ruff check .

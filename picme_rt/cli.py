@@ -27,6 +27,7 @@ class Verb(NamedTuple):
 VERBS = {
     "complete": Verb("picme_rt.verbs.complete", "complete a picture with a hole k times", "cpu"),
     "info": Verb("picme_rt.verbs.info", "say what an engine is and what would run it", "cpu"),
+    "bench": Verb("picme_rt.verbs.bench", "time an engine's backends on this machine", "cpu"),
     "demo": Verb("picme_rt.verbs.demo", "complete a real photograph and show a sheet", "demo"),
     "completion": Verb("picme_rt.verbs.completion", "print completions for a shell", "cpu"),
     "pack": Verb("picme_training.pack_verb", "pack pictures to train from in a file", "train"),

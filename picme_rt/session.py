@@ -28,8 +28,11 @@ class Info:
         engine: The engine's directory.
         name: The engine's name.
         backend: What runs the graphs.
+        chosen_by: Why this backend: `asked` for by name, `measured` as the fastest on this machine
+            (`picme bench --tune`), or `default`, the first that is installed.
         device: Where.
-        precision: The engine's variant.
+        precision: What is computed in: a variant of the engine, or bf16 made of its fp32.
+        threads: Threads that the backend computes with.
         sampler: `native` (compiled kernels) or `ref` (NumPy): the same bits.
         composite: What pastes the results: `native` or `ref`, the same bits.
         size: Side of the network's picture in pixels.
@@ -44,8 +47,10 @@ class Info:
     engine: str
     name: str
     backend: str
+    chosen_by: str
     device: str
     precision: str
+    threads: int
     sampler: str
     composite: str
     size: int
@@ -63,13 +68,16 @@ class Session:
     Args:
         engine: The engine's directory.
         device: `auto` or `cpu`.
-        backend: `auto` or `onnxruntime`.
-        precision: `auto` or one of the engine's variants.
+        backend: `onnxruntime`, `openvino`, or `auto`: the fastest that `picme bench --tune` found
+            with this engine on this machine, else the first of these two that is installed.
+        precision: `auto` (fp32), one of the engine's variants, or `bf16` (openvino): up to a few
+            levels from fp32 in the hole, with the same primitives and log probabilities.
 
     Raises:
         EngineError: The engine is missing, damaged, newer or foreign.
         InputError: An unknown device, backend or precision.
         MissingPackageError: The backend's package is not installed; the message names the extra.
+        UnavailableError: This CPU does not compute in the precision.
     """
 
     def __init__(
@@ -83,21 +91,23 @@ class Session:
         if not isinstance(engine, (str, Path)):
             raise InputError(f"engine must be the path of a directory, got {engine!r}")
         self._engine = engines.load(Path(engine))
-        self._backend: backends.Backend | None = backends.load(
-            self._engine, backend=backend, device=device, precision=precision
-        )
+        chosen = backends.choose(self._engine, backend=backend, device=device, precision=precision)
+        self._chosen_by = chosen.by
+        self._backend: backends.Backend | None = backends.load(self._engine, chosen.settings)
 
     @property
     def info(self) -> Info:
         """What runs, and what `auto` chose."""
         engine, backend = self._engine, self._loaded()
-        files = engine.variants[backend.precision].values()
+        files = engine.variants[backend.variant].values()
         return Info(
             engine=str(engine.path),
             name=engine.name,
             backend=backend.name,
+            chosen_by=self._chosen_by,
             device=backend.device,
             precision=backend.precision,
+            threads=backend.threads,
             sampler="native" if kernels.native_is_built() else "ref",
             composite="native" if kernels.native_is_built() else "ref",
             size=engine.size,

@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 
 import picme_rt
 from picme_rt import cli
+from picme_rt.backends import BACKENDS
 from picme_rt.verbs import complete
 
 
@@ -202,8 +203,9 @@ def test_a_verb_whose_package_is_missing_names_the_extra(monkeypatch, capsys, ve
     one_line(capsys, says % cli.VERBS[verb].extra)
 
 
-def test_without_onnxruntime_the_extra_is_named(disk, engine, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+def test_without_any_backend_the_extra_is_named(disk, engine, monkeypatch, capsys):
+    for name in BACKENDS:
+        monkeypatch.setitem(sys.modules, name, None)
     assert picme("complete", "cat.png", "mask.png", "-o", "out", "--engine", engine) == 1
     one_line(capsys, "pip install 'picme_rt[cpu]'")
 
@@ -271,7 +273,16 @@ def test_help_loads_no_framework(verb):
     if verb is None:
         assert all(name in done.stdout for name in cli.VERBS)
     loaded = set(done.stdout.splitlines()[-1].split())
-    heavy = {"torch", "onnxruntime", "onnx", "skimage", "scipy", "tensorboard", "matplotlib"}
+    heavy = {
+        "torch",
+        "onnxruntime",
+        "openvino",
+        "onnx",
+        "skimage",
+        "scipy",
+        "tensorboard",
+        "matplotlib",
+    }
     assert not loaded & (heavy if verb else {*heavy, "PIL", "picme_training"})
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cpu_backends import EVERY
 
 import picme_rt
 
@@ -18,9 +19,14 @@ def engine(request, exported):
     return exported("picme").path if request.param == "tiny" else request.param
 
 
-@pytest.fixture(scope="module")
-def session(engine):
-    with picme_rt.Session(engine) as opened:
+@pytest.fixture(
+    scope="module",
+    params=[("auto", "auto"), EVERY[-1]],
+    ids="-".join,
+)
+def session(engine, request):
+    backend, precision = request.param
+    with picme_rt.Session(engine, backend=backend, precision=precision) as opened:
         yield opened
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import itertools
 import math
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,10 +12,9 @@ import pytest
 from PIL import Image as Pillow
 
 import picme_rt
-from picme_rt import backends, composite, encoded, framing, kernels
+from picme_rt import backends, choices, composite, encoded, framing, kernels
 from picme_rt import engine as engines
-from picme_rt.backends import onnxruntime
-from picme_rt.errors import ClosedError, EngineError, InputError, MissingPackageError
+from picme_rt.errors import ClosedError, EngineError, InputError
 
 LAST_SEED = 2**64 - 1
 
@@ -108,21 +106,6 @@ def test_the_last_of_all_indices_and_seeds_can_be_asked_for(session, picture):
     done = prepared.complete(k=1, seed=LAST_SEED, first=2**32 - 1)
     assert list(done.indices) == [2**32 - 1]
     assert not (done.images == prepared.complete(k=1, seed=0, first=2**32 - 1).images).all()
-
-
-def test_micro_batches_of_several_latents_give_the_same_pictures(
-    session, engine, picture, monkeypatch
-):
-    monkeypatch.setattr(onnxruntime, "MICRO_BATCH", 4)
-    with picme_rt.Session(engine) as wide:
-        assert wide.info.micro_batch == 4
-        want, prepared = wide.complete(*picture, k=6, seed=1), wide.encode(*picture)
-        for k in (1, 4, 5):  # whole and padded micro-batches
-            assert (prepared.complete(k=k, seed=1).images == want.images[:k]).all()
-        assert (prepared.complete(k=2, seed=1, first=4).images == want.images[4:]).all()
-    one_by_one = session.complete(*picture, k=6, seed=1)
-    assert (want.log_prob == one_by_one.log_prob).all()
-    assert np.abs(want.images.astype(int) - one_by_one.images).max() <= 1
 
 
 def test_a_batch_is_its_pictures_one_by_one(session):
@@ -233,6 +216,7 @@ def test_info_says_what_is_true(session, engine):
     info = session.info
     assert (info.engine, info.name, info.framing) == (str(engine), "cats", "aligned")
     assert (info.backend, info.device, info.precision) == ("onnxruntime", "cpu", "fp32")
+    assert (info.chosen_by, info.threads) == ("default", choices.cores())
     assert (info.size, info.primitives, info.latent) == (64, 6, 128)
     assert info.micro_batch >= 1
     assert info.sampler == ("native" if kernels.native_is_built() else "ref")
@@ -275,7 +259,7 @@ def test_a_result_is_the_decoders_picture_of_its_latent_and_log_prob_its_density
     """The way through the session, walked by hand, with Eq. 3 in float64."""
     image, mask = picture
     loaded = engines.load(engine)
-    backend = backends.load(loaded, backend="auto", device="auto", precision="auto")
+    backend = backends.load(loaded, backends.defaults("onnxruntime", "fp32"))
     (region,) = framing.regions(mask > 0, 64, "aligned")
     fitted = composite.fit(image, mask > 0, region, 64)
     values = backend.encode(fitted.image[None], fitted.hole[None])
@@ -394,12 +378,6 @@ def test_names_that_auto_chose_may_be_asked_for(engine):
 def test_an_engine_that_is_no_path_is_refused():
     with pytest.raises(InputError, match="path"):
         picme_rt.Session(None)
-
-
-def test_without_onnxruntime_the_extra_is_named(engine, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingPackageError, match=r"picme_rt\[cpu\]"):
-        picme_rt.Session(engine)
 
 
 def test_a_graph_that_is_none_or_another_is_refused(engine, tmp_path):

@@ -1,17 +1,24 @@
 """What runs an engine's two graphs. One protocol; each backend is one file.
 
-A backend is asked for by name or chosen by `auto`, which takes the fastest that is installed and
-says which in `session.info`.
+A backend is asked for by name or chosen by `auto`: the fastest of those that were measured with
+this engine on this machine (`picme bench ENGINE --tune`), else the first of `BACKENDS` that is
+installed. `session.info` says which, and why.
 """
 
-from typing import Protocol
+import importlib.util
+from typing import Literal, NamedTuple, Protocol
 
+from picme_rt import choices
+from picme_rt.choices import Settings
 from picme_rt.engine import Engine
-from picme_rt.errors import InputError
+from picme_rt.errors import InputError, MissingPackageError
 from picme_rt.images import Float
 
-BACKENDS = ("onnxruntime",)
+BACKENDS = ("onnxruntime", "openvino")
+"""By the names of their packages; in the order in which `auto` takes them unmeasured."""
 DEVICES = ("cpu",)
+_EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino"}
+_MADE_OF_FP32 = {"onnxruntime": (), "openvino": ("bf16",)}
 
 
 class Decoding(Protocol):
@@ -32,6 +39,8 @@ class Backend(Protocol):
     name: str
     device: str
     precision: str
+    variant: str
+    threads: int
     micro_batch: int
 
     def encode(self, image: Float, hole: Float) -> dict[str, Float]:
@@ -43,29 +52,93 @@ class Backend(Protocol):
         ...
 
 
-def load(engine: Engine, *, backend: str, device: str, precision: str) -> Backend:
-    """Loads an engine.
+class Chosen(NamedTuple):
+    """Settings, and who chose the backend: `asked`, `measured` or `default`."""
+
+    settings: Settings
+    by: Literal["asked", "measured", "default"]
+
+
+def offered(engine: Engine, backend: str) -> tuple[str, ...]:
+    """The precisions in which a backend runs an engine: its variants, and what it makes of fp32."""
+    made = _MADE_OF_FP32[backend] if "fp32" in engine.variants else ()
+    return (*engine.variants, *(p for p in made if p not in engine.variants))
+
+
+def installed() -> tuple[str, ...]:
+    """The backends whose packages are here, without importing them."""
+    return tuple(name for name in BACKENDS if importlib.util.find_spec(name))
+
+
+def defaults(backend: str, precision: str) -> Settings:
+    """Settings that nobody measured: a thread for each physical core, one latent a call."""
+    return Settings(backend, precision, threads=choices.cores())
+
+
+def choose(engine: Engine, *, backend: str, device: str, precision: str) -> Chosen:
+    """Finds settings; a backend that is named is opened with its defaults.
 
     Args:
         engine: The engine's manifest.
         backend: `auto` or one of `BACKENDS`.
         device: `auto` or one of `DEVICES`.
-        precision: `auto` or one of the engine's variants.
+        precision: `auto`, which is fp32 (or the first variant of an engine without), or another
+            that is `offered`.
 
     Raises:
-        InputError: An unknown name, or a precision that the engine lacks.
-        MissingPackageError: The backend's package is not installed.
-        EngineError: A graph is damaged or has other inputs and outputs than the manifest says.
+        InputError: An unknown name, or a precision that the engine or the backend lacks.
+        MissingPackageError: No package is installed that would do; the message names the extra.
     """
+    every = tuple(dict.fromkeys(p for name in BACKENDS for p in offered(engine, name)))
     for what, got, known in (
         ("backend", backend, BACKENDS),
         ("device", device, DEVICES),
-        ("precision", precision, tuple(engine.variants)),
+        ("precision", precision, every),
     ):
         if got not in ("auto", *known):
             raise InputError(f"{what} must be one of {('auto', *known)}, got {got!r}")
-    from picme_rt.backends import onnxruntime
-
     if precision == "auto":
         precision = "fp32" if "fp32" in engine.variants else next(iter(engine.variants))
-    return onnxruntime.OnnxRuntime(engine, precision)
+    able = [name for name in BACKENDS if precision in offered(engine, name)]
+    if backend != "auto":
+        if backend not in able:
+            raise InputError(
+                f"precision of backend {backend} must be one of "
+                f"{offered(engine, backend)}, got {precision!r}; backend {able[0]} has it"
+            )
+        return Chosen(defaults(backend, precision), "asked")
+    here = [name for name in installed() if name in able]
+    if not here:
+        raise MissingPackageError(
+            f"this engine in {precision} needs {' or '.join(able)}, which is not installed; "
+            f"pip install 'picme_rt[{_EXTRAS[able[0]]}]'"
+        )
+    known_here = [
+        one
+        for one in choices.read(engine, BACKENDS)
+        if one.settings.backend in here and one.settings.precision == precision
+    ]
+    if known_here:
+        return Chosen(choices.fastest(known_here), "measured")
+    return Chosen(defaults(here[0], precision), "default")
+
+
+def load(engine: Engine, settings: Settings) -> Backend:
+    """Loads an engine: its graphs are read and checked here, before any library sees them.
+
+    Raises:
+        MissingPackageError: The backend's package is not installed.
+        UnavailableError: This machine does not compute in the precision.
+        EngineError: A graph is damaged or has other inputs and outputs than the manifest says.
+    """
+    from picme_rt.backends import graphs
+
+    precision = settings.precision
+    checked = graphs.read(engine, precision if precision in engine.variants else "fp32")
+    if settings.backend == "openvino":
+        from picme_rt.backends import openvino
+
+        return openvino.load(checked, settings)
+    from picme_rt.backends import onnxruntime
+
+    return onnxruntime.load(checked, settings)

@@ -1,23 +1,34 @@
 """ONNX Runtime on the CPU: the backend that runs everywhere."""
 
 import importlib
-import threading
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from picme_rt import graph_shapes
-from picme_rt.engine import Engine
-from picme_rt.errors import ClosedError, EngineError, MissingPackageError, one_line
-from picme_rt.images import Float
+from picme_rt.backends.graphs import Checked, Graphs
+from picme_rt.backends.host import HostBackend, Runner, buffers
+from picme_rt.choices import Settings
+from picme_rt.errors import EngineError, MissingPackageError, one_line
 from picme_rt.tensors import Graph
 
 if TYPE_CHECKING:
     import onnxruntime
 
-MICRO_BATCH = 1
-"""Latents a decoder call: always the same number, so that a picture's bits never depend on k."""
+
+def load(graphs: Graphs, settings: Settings) -> HostBackend:
+    """Loads both graphs.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed, or cannot be imported.
+        EngineError: ONNX Runtime does not take a graph.
+    """
+    ort = _import()
+    return HostBackend(
+        settings,
+        graphs.variant,
+        encoder=_runners(ort, graphs.encoder, 1, settings.threads),
+        decoder=_runners(ort, graphs.decoder, settings.micro_batch, settings.threads),
+    )
 
 
 def _import() -> ModuleType:
@@ -25,113 +36,45 @@ def _import() -> ModuleType:
         return importlib.import_module("onnxruntime")
     except ImportError as exc:
         raise MissingPackageError(
-            "this engine needs onnxruntime, which is not installed; pip install 'picme_rt[cpu]'"
+            "this engine needs onnxruntime, which is not installed or cannot be imported "
+            f"({one_line(exc)}); pip install 'picme_rt[cpu]'"
         ) from exc
 
 
-class OnnxRuntime:
-    """An engine's two graphs in ONNX Runtime, on its CPU provider."""
-
-    name = "onnxruntime"
-    device = "cpu"
-
-    def __init__(self, engine: Engine, precision: str):
-        self._ort = _import()
-        self.precision, self.micro_batch = precision, MICRO_BATCH
-        files, tables = engine.variants[precision], engine.tables
-        self._encoder = self._open(engine, files["encoder"], tables.encoder)
-        self._decoder = self._open(engine, files["decoder"], tables.decoder)
-        self._tables = tables
-        self._free: list[_Decoding] = []
-        self._lock = threading.Lock()
-
-    def _open(self, engine: Engine, name: str, graph: Graph) -> "onnxruntime.InferenceSession":
-        path, content = engine.path / name, engine.read(name)
-        try:
-            graph_shapes.check(content, graph)  # before any of it reaches ONNX Runtime
-        except EngineError as exc:
-            raise EngineError(
-                f"{path} is no graph of an engine: {one_line(exc)}; export it again"
-            ) from exc
-        options = self._ort.SessionOptions()
-        options.log_severity_level = 4  # what fails is raised, not printed as well
-        # idle threads that spin fight with NumPy's between two decodes (docs/decisions.md)
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        options.add_session_config_entry("session.strict_shape_type_inference", "1")
-        try:
-            return self._ort.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"], enable_fallback=0
-            )
-        except Exception as exc:  # ONNX Runtime's own errors share no public base but Exception
-            raise EngineError(f"{path} is no graph that runs: {one_line(exc)}") from exc
-
-    def encode(self, image: Float, hole: Float) -> dict[str, Float]:
-        """The encoder's outputs by name; see `Backend.encode`."""
-        names = [t.name for t in self._tables.encoder.outputs]
-        try:
-            values = self._encoder.run(names, {"image": image, "hole": hole})
-        except Exception as exc:
-            raise EngineError(f"the encoder did not run: {one_line(exc)}") from exc
-        return dict(zip(names, values, strict=True))
-
-    def decoding(self, encoded: dict[str, Float]) -> "_Decoding":
-        """The decoder bound to one picture, in buffers that an earlier call gave back if any."""
-        with self._lock:
-            found = self._free.pop() if self._free else None
-        if found is None:
-            found = _Decoding(self._ort, self._decoder, self._tables.decoder, self._free)
-        found.fill(encoded)
-        return found
+def _runners(ort: ModuleType, graph: Checked, batch: int, threads: int) -> Callable[[], Runner]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised, not printed as well
+    options.intra_op_num_threads = threads  # said as a number, they are not tied to cores
+    # idle threads that spin fight with NumPy's between two decodes (docs/decisions.md)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.strict_shape_type_inference", "1")
+    try:
+        session = ort.InferenceSession(
+            graph.content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+    except Exception as exc:  # ONNX Runtime's own errors share no public base but Exception
+        raise EngineError(f"{graph.path} is no graph that runs: {one_line(exc)}") from exc
+    return lambda: _Runner(ort, session, graph.table, batch)
 
 
-class _Decoding:
-    """Input and output buffers of the decoder, bound once and reused."""
+class _Runner:
+    """See `Runner`: the buffers as OrtValues in one binding."""
 
     def __init__(
-        self,
-        ort: ModuleType,
-        session: "onnxruntime.InferenceSession",
-        graph: Graph,
-        free: "list[_Decoding]",
+        self, ort: ModuleType, session: "onnxruntime.InferenceSession", table: Graph, batch: int
     ):
-        self._session, self._free, self._open = session, free, False
-        self._binding = session.io_binding()
-        self._buffers: dict[str, Float] = {}
+        self.inputs, self.outputs = buffers(table.inputs, batch), buffers(table.outputs, batch)
+        self._session, self._binding = session, session.io_binding()
         self._values = []  # an OrtValue views its array and must outlive the binding
-        for tensor in (*graph.inputs, *graph.outputs):
-            buffer = np.zeros((MICRO_BATCH, *tensor.shape), np.float32)
-            self._buffers[tensor.name] = buffer
-            value = ort.OrtValue.ortvalue_from_numpy(buffer)
-            bind = (
-                self._binding.bind_ortvalue_input
-                if tensor in graph.inputs
-                else self._binding.bind_ortvalue_output
-            )
-            bind(tensor.name, value)
-            self._values.append(value)
-        self._output = graph.outputs[0].name
+        for arrays, bind in (
+            (self.inputs, self._binding.bind_ortvalue_input),
+            (self.outputs, self._binding.bind_ortvalue_output),
+        ):
+            for name, array in arrays.items():
+                value = ort.OrtValue.ortvalue_from_numpy(array)
+                bind(name, value)
+                self._values.append(value)
 
-    def fill(self, encoded: dict[str, Float]) -> None:
-        """Copies one picture's features into every place of the micro-batch."""
-        self._open = True
-        for name, buffer in self._buffers.items():
-            if name in encoded:
-                buffer[:] = encoded[name]
-
-    def __call__(self, z: Float) -> Float:
-        """See `Decoding`."""
-        if not self._open:
-            raise ClosedError("this decoding was closed; encode the picture again")
-        self._buffers["z"][:] = z
-        try:
-            self._session.run_with_iobinding(self._binding)
-        except Exception as exc:
-            raise EngineError(f"the decoder did not run: {one_line(exc)}") from exc
-        return self._buffers[self._output]
-
-    def close(self) -> None:
-        """Gives the buffers back to the backend."""
-        if self._open:
-            self._open = False
-            self._free.append(self)  # atomic in CPython; only `decoding` takes from it
+    def run(self) -> None:
+        self._session.run_with_iobinding(self._binding)

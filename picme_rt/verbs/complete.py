@@ -17,10 +17,13 @@ from picme_rt.verbs import DEFAULT_ENGINE
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say which engine runs where."""
     parser.add_argument("--device", default="auto", help="auto or cpu (default: auto)")
-    parser.add_argument("--backend", default="auto", help="auto or onnxruntime (default: auto)")
     parser.add_argument(
-        "--precision", default="auto", help="auto or a variant of the engine (default: auto)"
+        "--backend", default="auto", help="auto, onnxruntime or openvino (default: auto)"
     )
+    parser.add_argument(
+        "--precision", default="auto",
+        help="auto (fp32), a variant of the engine, or bf16 with openvino (default: auto)",
+    )  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
     python tests/fuzz/engines.py --cases 100000        prints a summary as JSON; 1 on any finding
     python tests/fuzz/engines.py --first 4711 --cases 1   one case again
+    python tests/fuzz/engines.py --backend openvino       graphs that pass go to OpenVINO
 
 A case is a function of the seed and its number. Cases run in a child process with bounded memory;
 the parent counts a child that dies as a crash, one that says nothing for long as a hang.
@@ -30,6 +31,7 @@ from tqdm import tqdm
 
 import picme_rt
 import picme_rt.backends.onnxruntime  # so that no child meets sources that changed meanwhile
+import picme_rt.backends.openvino
 from picme_rt import engine as engines
 from picme_rt.errors import PicmeError
 
@@ -133,24 +135,26 @@ def picture():
     return img, hole
 
 
-def complete(root: Path):
+def complete(root: Path, backend: str = "onnxruntime"):
     """Opens an engine and completes the picture with it."""
     img, hole = picture()
-    with picme_rt.Session(root) as session:
+    with picme_rt.Session(root, backend=backend) as session:
         return session.complete(img, hole, k=2, seed=3)
 
 
-def judge(case: Case, root: Path, expected: np.ndarray) -> tuple[str, str]:
+def judge(
+    case: Case, root: Path, expected: np.ndarray, backend: str = "onnxruntime"
+) -> tuple[str, str]:
     """Opens a case; `refused`, `loaded`, or what is wrong, and the words for it."""
     write(root, case.files)
     try:
-        images = complete(root).images
+        images = complete(root, backend).images
     except PicmeError as exc:
         text = str(exc)
         if "\n" in text or not text.isprintable() or len(text) > 1200:
             return "long words", text
         if re.search("bad_alloc|allocate|no graph that runs|did not run", text):
-            return "late", text  # refused by ONNX Runtime, so it got what it should not see
+            return "late", text  # refused by the library, so it got what it should not see
         return "refused", text
     except Exception as exc:  # anything else is what this looks for
         return "foreign error", f"{type(exc).__name__}: {exc}"
@@ -166,14 +170,14 @@ def judge(case: Case, root: Path, expected: np.ndarray) -> tuple[str, str]:
     return "loaded", ""
 
 
-def work(seed: int, numbers: range, root: Path, sender) -> None:
+def work(seed: int, numbers: range, root: Path, backend: str, sender) -> None:
     """A child: sends its warm start, then an `Outcome` a case."""
     warnings.simplefilter("error")
     wholes = [tiny_engines.make(z_m=z_m) for z_m in (True, False)]
     expected = []
     for whole in wholes:
         write(root, whole.files)
-        expected.append(complete(root).images)
+        expected.append(complete(root, backend).images)
     taken = Path("/proc/self/statm").read_text().split()[0]
     limit = int(taken) * os.sysconf("SC_PAGESIZE") + (1 << 30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -182,7 +186,7 @@ def work(seed: int, numbers: range, root: Path, sender) -> None:
     for number in numbers:
         case = make(seed, number, wholes)
         begin = time.perf_counter()
-        word, says = judge(case, root, expected[wholes.index(case.whole)])
+        word, says = judge(case, root, expected[wholes.index(case.whole)], backend)
         outcome = Outcome(case.kind, word, says, time.perf_counter() - begin, resident() - start)
         sender.send(outcome)
 
@@ -192,14 +196,14 @@ def resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def outcomes(seed: int, first: int, cases: int, root: Path):
+def outcomes(seed: int, first: int, cases: int, root: Path, backend: str):
     """Each case's number and `Outcome`; a child that dies or hangs is one, and the next goes on."""
     context = multiprocessing.get_context("fork")
     number, end = first, first + cases
     while number < end:
         numbers = range(number, min(number + CHILD_CASES, end))
         receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=work, args=(seed, numbers, root, sender))
+        child = context.Process(target=work, args=(seed, numbers, root, backend, sender))
         child.start()
         sender.close()
         warm = False
@@ -231,7 +235,7 @@ def reason(text: str, root: Path) -> str:
     return re.sub(r"[-\d.]*\d[\d.]*(, |\b)", "#", text)[:90]
 
 
-def run(seed: int, first: int, cases: int) -> dict:
+def run(seed: int, first: int, cases: int, backend: str = "onnxruntime") -> dict:
     """Runs cases first .. first + cases - 1; what was counted, and every finding."""
     kinds: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     reasons: collections.Counter = collections.Counter()
@@ -239,7 +243,7 @@ def run(seed: int, first: int, cases: int) -> dict:
     tqdm.monitor_interval = 0  # no thread beside a fork
     with tempfile.TemporaryDirectory() as folder, tqdm(total=cases, mininterval=1) as bar:
         root = Path(folder) / "engine"
-        for number, outcome in outcomes(seed, first, cases, root):
+        for number, outcome in outcomes(seed, first, cases, root, backend):
             bar.update()
             word = outcome.word
             if word in ("refused", "loaded") and outcome.resident > MEMORY:
@@ -253,7 +257,7 @@ def run(seed: int, first: int, cases: int) -> dict:
             most = max(most, outcome.resident)
     count = sum(kinds.values(), collections.Counter())
     return {
-        "seed": seed, "first": first, "cases": cases, "count": dict(count),
+        "seed": seed, "first": first, "cases": cases, "backend": backend, "count": dict(count),
         "kinds": {kind: dict(words) for kind, words in sorted(kinds.items())},
         "slowest": {"seconds": slowest[0], "case": slowest[1]},
         "most_memory_mib": most >> 20,
@@ -267,8 +271,9 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=100_000, help="how many (default 100000)")
     parser.add_argument("--first", type=int, default=0, help="number of the first (default 0)")
     parser.add_argument("--seed", type=int, default=0, help="another set of cases (default 0)")
+    parser.add_argument("--backend", default="onnxruntime", help="(default onnxruntime)")
     options = parser.parse_args()
-    found = run(options.seed, options.first, options.cases)
+    found = run(options.seed, options.first, options.cases, options.backend)
     print(json.dumps(found, indent=1))
     return 1 if found["findings"] else 0
 

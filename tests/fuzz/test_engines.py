@@ -25,11 +25,12 @@ def opened(*options):
     return done.returncode, json.loads(done.stdout)
 
 
-def test_each_damaged_engine_is_refused_or_gives_a_right_result():
-    status, found = opened("--cases", "400", "--seed", "7")
+@pytest.mark.parametrize(("backend", "cases"), [("onnxruntime", 400), ("openvino", 150)])
+def test_each_damaged_engine_is_refused_or_gives_a_right_result(backend, cases):
+    status, found = opened("--cases", str(cases), "--seed", "7", "--backend", backend)
     assert found["findings"] == []
     assert status == 0
-    assert found["count"]["refused"] + found["count"]["loaded"] == 400
+    assert found["count"]["refused"] + found["count"]["loaded"] == cases
     assert found["count"]["loaded"] > 10  # harmless changes: the oracle sees pictures too
     assert set(found["kinds"]) == set(fuzz.KINDS)
 
@@ -91,7 +92,7 @@ def test_the_program_sees_another_result_and_another_error(tmp_path, monkeypatch
     for error, word in ((ValueError("x"), "foreign error"), (fuzz.PicmeError("a\nb"), "long words"),
                         (fuzz.PicmeError("the decoder did not run"), "late")):  # fmt: skip
 
-        def fails(root, error=error):
+        def fails(root, backend, error=error):
             raise error
 
         monkeypatch.setattr(fuzz, "complete", fails)
@@ -104,7 +105,7 @@ import json, os, time
 import engines as fuzz
 fuzz.SILENCE = 1
 
-def work(seed, numbers, root, sender):
+def work(seed, numbers, root, backend, sender):
     sender.send(None)
     for n in numbers:
         if n == 3: os._exit(7)

@@ -1,12 +1,16 @@
 """Eight threads on one session: no wrong, lost or mixed result."""
 
+import pytest
 import threads
+from cpu_backends import EVERY
 
 import picme_rt
 
 
-def test_eight_threads_get_what_a_lone_caller_gets(session):
-    counts, findings = threads.load(session, 8, lambda calls: calls < 15)
+@pytest.mark.parametrize(("backend", "precision"), EVERY)
+def test_eight_threads_get_what_a_lone_caller_gets(engine, backend, precision):
+    with picme_rt.Session(engine, backend=backend, precision=precision) as session:
+        counts, findings = threads.load(session, 8, lambda calls: calls < 15)
     assert findings == []
     assert sum(counts.values()) == 8 * 15
 

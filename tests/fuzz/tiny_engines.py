@@ -103,8 +103,10 @@ def _decoder(table, *, z_m):
     g = _Graph(7)
     row, wide = (g.put("Concat", "z", "z_m", axis=1), 2 * LATENT) if z_m else ("z", LATENT)
     x = g.reshape(g.gemm(row, wide, 64), -1, 4, 4, 4)
+    small = x
     x = g.put("Resize", x, "", g.real(1.0, 1.0, 2.0, 2.0), mode="nearest", nearest_mode="floor",
               coordinate_transformation_mode="asymmetric")  # fmt: skip
+    x = g.put("Add", x, g.put("DepthToSpace", small, blocksize=2, mode="CRD"))
     x = g.put("InstanceNormalization", x, g.normal(4), g.normal(4), epsilon=1e-5)
     scale, shift = g.put("Split", g.gemm(row, wide, 8), outputs=2, axis=1, num_outputs=2)
     axes = g.integers(2, 3)

@@ -130,10 +130,10 @@ class CheckpointModel:
 class _Torch:
     """A `picme_rt.backends.Backend` of a network in torch, on the CPU."""
 
-    name, device, precision, micro_batch = "torch", "cpu", "fp32", 1
+    name, device, precision, variant, micro_batch = "torch", "cpu", "fp32", "fp32", 1
 
     def __init__(self, model: Picme):
-        self._model = model
+        self._model, self.threads = model, torch.get_num_threads()
 
     @torch.inference_mode()
     def encode(self, image: Float, hole: Float) -> dict[str, Float]:

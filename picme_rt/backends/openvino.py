@@ -1,0 +1,111 @@
+"""OpenVINO on the CPU: float32, and bfloat16 from the same float32 files.
+
+In bfloat16 the encoder stays in float32: indices, primitives and log probabilities are those of
+fp32 to the bit, and only the decoder's pictures differ.
+"""
+
+import importlib
+import sys
+import threading
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from picme_rt.backends.graphs import Checked, Graphs
+from picme_rt.backends.host import HostBackend, Runner, buffers
+from picme_rt.choices import Settings
+from picme_rt.errors import EngineError, MissingPackageError, UnavailableError, one_line
+from picme_rt.tensors import Graph
+
+if TYPE_CHECKING:
+    import openvino
+
+_TELEMETRY = "openvino_telemetry"
+_importing = threading.Lock()
+
+
+def load(graphs: Graphs, settings: Settings) -> HostBackend:
+    """Loads both graphs.
+
+    Raises:
+        MissingPackageError: openvino is not installed, or cannot be imported.
+        UnavailableError: This CPU does not compute in the precision.
+        EngineError: OpenVINO does not take a graph.
+    """
+    openvino = _import()
+    core = openvino.Core()
+    lowered = settings.precision != graphs.variant
+    if lowered and "BF16" not in (able := core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")):
+        raise UnavailableError(
+            f"precision bf16 needs a CPU that computes in it, this one has {able}; "
+            "use precision='fp32'"
+        )
+    kind = openvino.Type.bf16 if lowered else openvino.Type.f32
+    return HostBackend(
+        settings,
+        graphs.variant,
+        encoder=_runners(core, graphs.encoder, 1, settings.threads, openvino.Type.f32),
+        decoder=_runners(core, graphs.decoder, settings.micro_batch, settings.threads, kind),
+    )
+
+
+def _import() -> ModuleType:
+    """Imports OpenVINO without its telemetry, which reports each import of it to its vendor."""
+    with _importing:
+        there = sys.modules.get(_TELEMETRY)
+        if there is None:
+            sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # so its import fails
+        try:
+            return importlib.import_module("openvino")
+        except ImportError as exc:
+            raise MissingPackageError(
+                "backend openvino is not installed or cannot be imported "
+                f"({one_line(exc)}); pip install 'picme_rt[openvino]'"
+            ) from exc
+        finally:
+            if there is None:
+                del sys.modules[_TELEMETRY]
+
+
+def _runners(
+    core: "openvino.Core", graph: Checked, batch: int, threads: int, kind: "openvino.Type"
+) -> Callable[[], Runner]:
+    try:
+        model = core.read_model(graph.content, b"")
+        model.reshape({t.name: [batch, *t.shape] for t in graph.table.inputs})
+        compiled = core.compile_model(
+            model,
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "EXECUTION_MODE_HINT": "ACCURACY",  # quantises nothing by itself
+                "INFERENCE_PRECISION_HINT": kind,  # else bfloat16 wherever the CPU has it
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": 1,
+                # tied to a core that something else keeps busy, a call takes five times as long
+                "ENABLE_CPU_PINNING": False,
+                "CACHE_DIR": "",
+            },
+        )
+    except Exception as exc:  # OpenVINO raises RuntimeError, and pybind11 others
+        raise EngineError(
+            f"OpenVINO cannot compile {graph.path}: {one_line(exc)}; try backend='onnxruntime'"
+        ) from exc
+    if (got := compiled.get_property("INFERENCE_PRECISION_HINT")) != kind:
+        raise UnavailableError(f"OpenVINO computes in {got} here, {kind} was asked for")
+    return lambda: _Runner(compiled, graph.table, batch)
+
+
+class _Runner:
+    """See `Runner`: the buffers as tensors of one infer request."""
+
+    def __init__(self, compiled: "openvino.CompiledModel", table: Graph, batch: int):
+        import openvino
+
+        self.inputs, self.outputs = buffers(table.inputs, batch), buffers(table.outputs, batch)
+        self._request = compiled.create_infer_request()
+        for name, array in (self.inputs | self.outputs).items():
+            self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+
+    def run(self) -> None:
+        self._request.infer(share_outputs=True)

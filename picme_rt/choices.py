@@ -1,0 +1,188 @@
+"""What runs an engine on this machine: settings, and the file that keeps what was measured.
+
+$XDG_CACHE_HOME/picme_rt/choices/KEY.json, ~/.cache where that is not set; KEY is a digest of the
+engine's files, the versions of picme_rt and of the backends, the CPU and its cores: what has
+changed is not found, and nothing has to expire. Written whole or not at all.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from picme_rt.engine import Engine
+from picme_rt.errors import one_line
+
+_FORMAT = 1
+_FILE_BYTES = 1 << 16
+_THREADS, _MICRO_BATCH = 4096, 64
+_GAIN = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How an engine is opened. Results are equal to the bit for equal settings.
+
+    Attributes:
+        backend: One of `backends.BACKENDS`.
+        precision: One of the engine's variants, or one that the backend makes of its fp32.
+        threads: Threads that the backend computes with, at least 1.
+        micro_batch: Latents a decoder call, at least 1.
+    """
+
+    backend: str
+    precision: str
+    threads: int
+    micro_batch: int = 1
+
+
+class Measured(NamedTuple):
+    """Settings and the milliseconds of one encode and six decodes with them."""
+
+    settings: Settings
+    milliseconds: float
+
+
+def fastest(measured: Sequence[Measured]) -> Settings:
+    """The first of some settings, unless others take less than `_GAIN` of its time.
+
+    Results are equal to the bit for equal settings alone: nothing is changed for a trifle.
+    """
+    good = [one for one in measured if one.milliseconds < _GAIN * measured[0].milliseconds]
+    return min(good or measured[:1], key=lambda one: one.milliseconds).settings
+
+
+def cores() -> int:
+    """Physical cores that this process may run on; the threads of one core count once."""
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    found = set()
+    for cpu in os.sched_getaffinity(0):
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            found.add(path.read_text(encoding="ascii"))
+        except OSError:  # not every container shows it
+            found.add(str(cpu))
+    return len(found)
+
+
+def read(engine: Engine, packages: Sequence[str]) -> list[Measured]:
+    """What was measured for this engine on this machine; empty where nothing was.
+
+    A file that is damaged or of another place is as if it were not there, said in one warning of
+    the logger `picme_rt`.
+
+    Args:
+        engine: The engine.
+        packages: The backends' packages, whose versions count.
+    """
+    about = _about(engine, packages)
+    place = _place(about)
+    if place is None:
+        return []
+    try:
+        with place.open("rb") as file:
+            text = file.read(_FILE_BYTES + 1)
+        if len(text) > _FILE_BYTES:
+            raise ValueError(f"it has more than {_FILE_BYTES} bytes")
+        content = json.loads(text)
+        if {name: content[name] for name in about} != about:
+            raise ValueError("it was measured elsewhere")
+        return [_measured(entry, packages) for entry in content["measured"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
+        import logging  # here and below: what `import picme_rt` would wait for
+
+        logging.getLogger("picme_rt").warning(
+            "%s is ignored: %s: %s; `picme bench %s --tune` writes it anew",
+            *(place, type(exc).__name__, one_line(exc), engine.path),
+        )
+        return []
+
+
+def write(engine: Engine, packages: Sequence[str], measured: Sequence[Measured]) -> Path:
+    """Keeps what was measured, in place of what was there; gives the file.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    from picme_rt import atomic
+
+    about = _about(engine, packages)
+    place = _place(about)
+    if place is None:
+        raise OSError("there is no home directory to keep choices in; set XDG_CACHE_HOME")
+    entries = [{**dataclasses.asdict(s), "milliseconds": ms} for s, ms in measured]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    atomic.sweep(place.parent)
+    with atomic.file(place) as fresh:
+        fresh.write_text(json.dumps({**about, "measured": entries}, indent=1), encoding="utf-8")
+    return place
+
+
+def _measured(entry: dict[str, Any], packages: Sequence[str]) -> Measured:
+    settings = Settings(*(entry[field.name] for field in dataclasses.fields(Settings)))
+    right = (
+        settings.backend in packages
+        and isinstance(settings.precision, str)
+        and type(settings.threads) is int
+        and 1 <= settings.threads <= _THREADS
+        and type(settings.micro_batch) is int
+        and 1 <= settings.micro_batch <= _MICRO_BATCH
+        and type(entry["milliseconds"]) is float
+        and 0 < entry["milliseconds"] < 1e9
+    )
+    if not right:
+        raise ValueError(f"no backend has the settings {settings}")
+    return Measured(settings, entry["milliseconds"])
+
+
+def _about(engine: Engine, packages: Sequence[str]) -> dict[str, Any]:
+    """All that a measurement holds for."""
+    versions = {name: _version(name) for name in ("picme_rt", *packages)}
+    return {
+        "format": _FORMAT,
+        "engine": {name: file.sha256 for name, file in sorted(engine.files.items())},
+        "versions": versions,
+        "system": sys.platform,
+        "cpu": _cpu(),
+        "cores": cores(),
+    }
+
+
+def _place(about: dict[str, Any]) -> Path | None:
+    """The file for it; None where this user has no home."""
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not root.is_absolute():  # such are to be ignored, says the XDG specification
+        root = Path(os.path.expanduser("~")) / ".cache"
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+    return root / "picme_rt" / "choices" / f"{key}.json" if root.is_absolute() else None
+
+
+def _version(package: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    """The CPU's name and, where the system tells, a digest of what it can do."""
+    import platform
+
+    name = platform.processor() or platform.machine()
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:  # only Linux has it
+        return name
+    told = dict(line.split(":", 1) for line in first.splitlines() if ":" in line)
+    entries = {key.strip(): value.strip() for key, value in told.items()}
+    can = hashlib.sha256(entries.get("flags", entries.get("Features", "")).encode()).hexdigest()
+    return f"{entries.get('model name', name)}, {can[:16]}"

@@ -1,0 +1,95 @@
+"""Measures with which settings an engine runs fastest on this machine."""
+
+import contextlib
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from picme_rt import backends, choices
+from picme_rt.backends import Backend
+from picme_rt.choices import Measured, Settings
+from picme_rt.engine import Engine
+from picme_rt.errors import UnavailableError
+from picme_rt.images import Float
+
+LATENTS = 6  # a call's default k
+_ROUNDS = 5
+_MICRO_BATCHES = (2, 3)
+
+
+def tune(
+    engine: Engine,
+    *,
+    progress: Callable[[Sequence[tuple[str, str]]], Iterable[tuple[str, str]]] = iter,
+) -> list[Measured]:
+    """The best settings of every installed backend in every precision, measured in turn.
+
+    The defaults' threads and micro-batch stay unless others are `choices.fastest`.
+
+    Args:
+        engine: The engine.
+        progress: Wraps the pairs of backend and precision, such as a progress bar.
+    """
+    best = []
+    pairs = [(b, p) for b in backends.installed() for p in backends.offered(engine, b)]
+    for backend, precision in progress(pairs):
+        found = backends.defaults(backend, precision)
+        others = sorted({found.threads // 2, _logical()} - {0, found.threads})
+        with contextlib.suppress(UnavailableError):  # a precision that this CPU lacks
+            manned = [replace(found, threads=n) for n in others]
+            found = choices.fastest(measure(engine, [found, *manned]))
+            wider = [replace(found, micro_batch=n) for n in _MICRO_BATCHES]
+            found = choices.fastest(measure(engine, [found, *wider]))
+            best.append(found)
+    return measure(engine, best)
+
+
+def measure(engine: Engine, settings: Sequence[Settings]) -> list[Measured]:
+    """Times one encode and `LATENTS` decodes with each of some settings, in turn.
+
+    Returns:
+        The medians, in the order of `settings`.
+
+    Raises:
+        UnavailableError: This machine does not compute in a precision.
+    """
+    loaded = [backends.load(engine, one) for one in settings]
+    times: list[list[float]] = [[] for _ in loaded]
+    image, hole = _picture(engine.size)
+    for turn in range(1 + _ROUNDS):
+        for backend, found in zip(loaded, times, strict=True):
+            began = time.perf_counter()
+            _work(backend, image, hole)
+            if turn > 0:  # the first one warms up
+                found.append(1e3 * (time.perf_counter() - began))
+    return [
+        Measured(one, statistics.median(found)) for one, found in zip(settings, times, strict=True)
+    ]
+
+
+def _picture(size: int) -> tuple[Float, Float]:
+    """Noise with a hole in the middle, as `Backend.encode` takes it."""
+    hole = np.zeros((1, 1, size, size), np.float32)
+    hole[..., size // 4 : size - size // 4, size // 4 : size - size // 4] = 1
+    noise = np.random.default_rng(0).uniform(-1, 1, (1, 3, size, size))
+    return (noise * (1 - hole)).astype(np.float32), hole
+
+
+def _work(backend: Backend, image: Float, hole: Float) -> None:
+    """What a call asks of a backend; the latents are the primitives' means."""
+    values = backend.encode(image, hole)
+    decode = backend.decoding({**values, "hole": hole})
+    latents = np.resize(values["mu"][0], (LATENTS, values["mu"].shape[-1]))
+    for first in range(0, LATENTS, backend.micro_batch):
+        z = latents[first : first + backend.micro_batch]
+        decode(np.resize(z, (backend.micro_batch, z.shape[1])))
+    decode.close()
+
+
+def _logical() -> int:
+    """Logical CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else choices.cores()
