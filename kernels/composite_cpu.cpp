@@ -21,8 +21,8 @@ extern const RowLoops k_avx2, k_avx512;
 
 namespace {
 
-constexpr int64_t kTile = 1024;  // columns of a tile: wide enough to read memory in long pieces
 constexpr int64_t kThreadWorth = 1 << 19;  // pixels of boxes: 0.2 ms or more
+constexpr int64_t kTogether = 8;           // results: their sums stay in the first cache
 constexpr int64_t kStrip = 256;            // rows of the original that one step of a thread writes
 
 // The loops of that name among those that this processor can run.
@@ -82,29 +82,41 @@ void check(const CompositeParams& params) {
 }
 
 // What g missed, averaged over the cells of row i of the seam's grid, as far as they are needed.
-// Written as columns, (3, x, y), for the blur, which goes across first.
-void pool(Call& call, int64_t result, int64_t i) {
-    const CanvasParams& canvas = call.canvas(result);
-    const Cells& cells = call.cells[result / call.params.k];
+// Written as columns, (3, x, y), for the blur, which goes across first. Some results together: the
+// rows of the known picture are still in the first cache for the next of them.
+void pool(Call& call, int64_t image, int64_t i) {
+    const CanvasParams& canvas = call.params.canvases[image];
+    const Cells& cells = call.shared[image].cells;
     if (i < cells.top || i >= cells.bottom) return;
     const int64_t size = call.params.size, grid = canvas.grid, side = size / grid;
     const int64_t left = cells.left * side, n = cells.right * side - left;
     const float share = 1.0f / static_cast<float>(side * side);
-    std::vector<float> sum(n), room(n);
-    for (int64_t c = 0; c < kChannels; ++c) {
-        std::fill(sum.begin(), sum.end(), 0.0f);
-        for (int64_t y = i * side; y < (i + 1) * side; ++y) {
-            const uint8_t* known = canvas.known + y * size + left;
-            if (!std::memchr(known, 1, n)) continue;
-            const float* picture = call.pictures.row(result, c, y, left, n, room.data());
-            call.loops.add_missed(known, canvas.image + (c * size + y) * size + left, picture, n,
-                                  sum.data());
+    const int64_t k = call.params.k, most = std::min(k, kTogether);
+    std::vector<float> sums(most * n), room(kRowsAtOnce * n);
+    for (int64_t step = 0; step < kChannels * ((k + most - 1) / most); ++step) {
+        const int64_t c = step % kChannels, begin = step / kChannels * most;
+        const int64_t end = std::min(begin + most, k);
+        std::fill(sums.begin(), sums.end(), 0.0f);
+        for (int64_t y = i * side, rows; y < (i + 1) * side; y += rows) {
+            rows = std::min(kRowsAtOnce, (i + 1) * side - y);
+            for (int64_t j = begin; j < end; ++j) {
+                const float* pictures[kRowsAtOnce];
+                for (int64_t r = 0; r < rows; ++r) {
+                    pictures[r] = call.pictures.row(image * k + j, c, y + r, left, n, &room[r * n]);
+                }
+                call.loops.add_missed(canvas.known + y * size + left,
+                                      canvas.image + (c * size + y) * size + left, size, pictures,
+                                      rows, n, &sums[(j - begin) * n]);
+            }
         }
-        float* column = call.shifts[result].data() + (c * grid + cells.left) * grid + i;
-        for (int64_t x = 0; x < n; x += side, column += grid) {
-            float cell = sum[x];
-            for (int64_t j = x + 1; j < x + side; ++j) cell = cell + sum[j];
-            *column = cell * share;
+        for (int64_t j = begin; j < end; ++j) {
+            const float* sum = &sums[(j - begin) * n];
+            float* column = &call.shifts[image * k + j][(c * grid + cells.left) * grid + i];
+            for (int64_t x = 0; x < n; x += side, column += grid) {
+                float cell = sum[x];
+                for (int64_t f = x + 1; f < x + side; ++f) cell = cell + sum[f];
+                *column = cell * share;
+            }
         }
     }
 }
@@ -143,6 +155,10 @@ void copy_rows(const Call& call, int64_t result, int64_t first, int64_t last, in
     const int64_t pitch = 3 * params.width;
     const uint8_t* original = params.originals + result / params.k * params.height * pitch;
     uint8_t* out = params.out + result * params.height * pitch;
+    if (right - left == params.width) {  // one piece: long copies need not read what they write
+        std::memcpy(out + first * pitch, original + first * pitch, (last - first) * pitch);
+        return;
+    }
     for (int64_t y = first; y < last; ++y) {
         const int64_t at = y * pitch + 3 * left;
         std::memcpy(out + at, original + at, 3 * (right - left));
@@ -163,8 +179,9 @@ void write_rows(const Call& call, int64_t result, int64_t first, int64_t last) {
         copy_rows(call, result, bottom, last, 0, params.width);
     }
     const int64_t image = result / params.k, pixels = params.height * params.width;
-    for (int64_t x = 0; x < canvas.width && top < bottom; x += kTile) {
-        Tile tile(call, result, x, std::min(x + kTile, canvas.width));
+    const int64_t columns = call.shared[image].tile;
+    for (int64_t x = 0; x < canvas.width && top < bottom; x += columns) {
+        Tile tile(call, result, x, std::min(x + columns, canvas.width));
         for (int64_t y = top; y < bottom; ++y) {
             const int64_t at = y * params.width + canvas.left + x;
             tile.row(y - canvas.top,
@@ -184,17 +201,18 @@ void composite_cpu(const CompositeParams& params, const std::string& lanes, int6
     int64_t pixels = 0;
     for (const CanvasParams& one : params.canvases) pixels += params.k * one.height * one.width;
     const int64_t count = thread_count(threads, pixels, pixels, kThreadWorth);
+    const int64_t images = static_cast<int64_t>(params.canvases.size());
     int64_t rows = 0;  // of the seam's grid
     for (const CanvasParams& one : params.canvases) rows = std::max(rows, one.grid);
-    // Results in the inner loop: what they share is still in the cache for the next of them.
     const int64_t results = call.results();
-    run_steps(rows * results, count, [&](int64_t step) {
-        const int64_t i = step / results, result = step % results;
-        pool(call, result, i);
-    });
+    if (params.k > 0) {
+        run_steps(rows * images, count,
+                  [&](int64_t step) { pool(call, step / rows, step % rows); });
+    }
     run_steps(results, count, [&](int64_t result) {
         if (call.seam(result)) spread(call, result);
     });
+    // Results in the inner loop: what they share is still in the cache for the next of them.
     const int64_t strips = (params.height + kStrip - 1) / kStrip;
     run_steps(strips * results, count, [&](int64_t step) {
         const int64_t first = step / results * kStrip;
