@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "composite.h"
+#include "composite_call.h"
 #include "composite_rows.h"
 #include "composite_tile.h"
 #include "lanes.h"
@@ -148,21 +149,24 @@ void spread(Call& call, int64_t result) {
     }
 }
 
-// Copies the known pixels of rows first:last and columns left:right, outside the box.
-void copy_rows(const Call& call, int64_t result, int64_t first, int64_t last, int64_t left,
-               int64_t right) {
+// Copies the known pixels of rows first:last outside the box, of which these hold rows top:bottom:
+// from one row of it to the next they are one piece of memory.
+void copy_around(const Call& call, int64_t result, int64_t first, int64_t last, int64_t top,
+                 int64_t bottom) {
     const CompositeParams& params = call.params;
-    const int64_t pitch = 3 * params.width;
-    const uint8_t* original = params.originals + result / params.k * params.height * pitch;
-    uint8_t* out = params.out + result * params.height * pitch;
-    if (right - left == params.width) {  // one piece: long copies need not read what they write
-        std::memcpy(out + first * pitch, original + first * pitch, (last - first) * pitch);
-        return;
+    const CanvasParams& canvas = call.canvas(result);
+    const int64_t width = params.width, pixels = params.height * width;
+    const uint8_t* original = params.originals + 3 * pixels * (result / params.k);
+    uint8_t* out = params.out + 3 * pixels * result;
+    const auto copy = [&](int64_t begin, int64_t end) {
+        std::memcpy(out + 3 * begin, original + 3 * begin, 3 * (end - begin));
+    };
+    int64_t begin = first * width;
+    for (int64_t y = top; y < bottom; ++y) {
+        copy(begin, y * width + canvas.left);
+        begin = y * width + canvas.left + canvas.width;
     }
-    for (int64_t y = first; y < last; ++y) {
-        const int64_t at = y * pitch + 3 * left;
-        std::memcpy(out + at, original + at, 3 * (right - left));
-    }
+    copy(begin, last * width);
 }
 
 // Rows first:last of a result.
@@ -171,13 +175,7 @@ void write_rows(const Call& call, int64_t result, int64_t first, int64_t last) {
     const CanvasParams& canvas = call.canvas(result);
     const int64_t top = std::clamp(canvas.top, first, last);
     const int64_t bottom = std::clamp(canvas.top + canvas.height, top, last);
-    const int64_t right = canvas.left + canvas.width;
-    if (params.originals) {
-        copy_rows(call, result, first, top, 0, params.width);
-        copy_rows(call, result, top, bottom, 0, canvas.left);
-        copy_rows(call, result, top, bottom, right, params.width);
-        copy_rows(call, result, bottom, last, 0, params.width);
-    }
+    if (params.originals) copy_around(call, result, first, last, top, bottom);
     const int64_t image = result / params.k, pixels = params.height * params.width;
     const int64_t columns = call.shared[image].tile;
     for (int64_t x = 0; x < canvas.width && top < bottom; x += columns) {

@@ -21,11 +21,10 @@ static void bfloat_line(const uint16_t* in, int64_t n, float* __restrict out) {
 
 // The pictures are read once, in pieces of rows, which comes in too slowly by itself: a block asks
 // for what stands some rows below it. Beyond the picture's end that does nothing.
-constexpr int64_t kBlock = 64;
+constexpr int64_t kBlock = 64, kAhead = 2048;
 
-static inline void ask_ahead(const float* picture, int64_t bytes) {
-    const char* below = reinterpret_cast<const char*>(picture) + bytes;
-    for (int64_t line = 0; line < 4; ++line) __builtin_prefetch(below + 64 * line);
+static inline void ask_for(const float* block) {
+    for (int64_t x = 0; x < kBlock; x += 16) __builtin_prefetch(block + x);
 }
 
 // Whether any of R rows of kBlock values is known.
@@ -85,6 +84,18 @@ static void down(const float* const* lines, const float* weights, int64_t stride
     for (; t < taps; ++t) down_of<1, false>(lines + t, weights + t * stride, stride, n, out);
 }
 
+// out[c] = plus[c] + sum_t of channel c's lines; plus null: nothing more
+static void down_to(const float* const* plus, const float* const* lines, const float* weights,
+                    int64_t stride, int64_t taps, int64_t n, float* const* out) {
+    for (int64_t c = 0; c < kChannels; ++c) {
+        down(lines + c * taps, weights, stride, taps, n, out[c]);
+        if (!plus) continue;
+        const float* __restrict base = plus[c];
+        float* __restrict sum = out[c];
+        for (int64_t x = 0; x < n; ++x) sum[x] = base[x] + sum[x];
+    }
+}
+
 // T = 0: any number of taps.
 template <int T, bool kKnown>
 static void blend_of(const uint8_t* known, const float* image, const float* picture,
@@ -100,17 +111,21 @@ static void blend_of(const uint8_t* known, const float* image, const float* pict
     };
     int64_t x = 0;
     for (; x + kBlock <= n; x += kBlock) {
-        ask_ahead(picture + x, 8192);
+        ask_for(picture + x + kAhead);
         for (int64_t i = x; i < x + kBlock; ++i) out[i] = value(i);
     }
     for (; x < n; ++x) out[x] = value(x);
 }
 
+template <bool kKnown>
+static constexpr auto blend_for(int64_t taps) {
+    return taps == 1 ? blend_of<1, kKnown> : taps == 2 ? blend_of<2, kKnown> : blend_of<0, kKnown>;
+}
+
 static void blend(const uint8_t* known, const float* image, const float* picture,
                   const float* const* lines, const float* weights, int64_t stride, int64_t taps,
                   int64_t n, float* out) {
-    const auto run = known ? (taps == 2 ? blend_of<2, true> : blend_of<0, true>)
-                           : (taps == 2 ? blend_of<2, false> : blend_of<0, false>);
+    const auto run = known ? blend_for<true>(taps) : blend_for<false>(taps);
     run(known, image, picture, lines, weights, stride, taps, n, out);
 }
 
@@ -139,11 +154,11 @@ static void across_part(const float* const* lines, int64_t origin, const int32_t
 
 }  // namespace loops
 
-// The loops that an instruction set has to itself are those of its `Wide`.
-template <class Wide>
+// The loops that an instruction set has to itself are those of `Own`.
+template <class Own>
 static constexpr RowLoops row_loops(const char* name) {
-    return {name,        loops::half_line, loops::bfloat_line, Wide::add_missed,   loops::blend,
-            loops::down, Wide::across,     Wide::to_bytes,     Wide::down_to_bytes};
+    return {name,        loops::half_line, loops::bfloat_line, Own::add_missed,   loops::blend,
+            loops::down, Own::across,      Own::to_bytes,      Own::down_to_bytes};
 }
 
 }  // namespace picme::composite

@@ -32,10 +32,11 @@ struct RowLoops {
                    float* const* out);
     // out[3 * x + c] = to_byte(lines[c][x])
     void (*to_bytes)(const float* const* lines, int64_t n, uint8_t* out);
-    // out[3 * x + c] = to_byte(sum_t weights[t * stride] * lines[c * taps + t][x]); three lines of
-    // `room` may be written
-    void (*down_to_bytes)(const float* const* lines, const float* weights, int64_t stride,
-                          int64_t taps, int64_t n, float* const* room, uint8_t* out);
+    // out[3 * x + c] = to_byte(plus[c][x] + sum_t weights[t * stride] * lines[c * taps + t][x]);
+    // plus null: the sum alone. Three lines of `room` may be written.
+    void (*down_to_bytes)(const float* const* plus, const float* const* lines, const float* weights,
+                          int64_t stride, int64_t taps, int64_t n, float* const* room,
+                          uint8_t* out);
 };
 
 }  // namespace picme::composite

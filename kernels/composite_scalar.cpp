@@ -12,7 +12,7 @@ struct Plain {
             int64_t x = 0;
             for (; x + loops::kBlock <= n; x += loops::kBlock) {
                 if (!loops::any_known<1>(known + at + x, pitch)) continue;
-                loops::ask_ahead(pictures[r] + x, kRowsAtOnce * pitch * 4);
+                loops::ask_for(pictures[r] + x + kRowsAtOnce * pitch);
                 loops::add_missed_part<1>(known + at, image + at, pitch, pictures + r, x,
                                           x + loops::kBlock, sum);
             }
@@ -49,11 +49,10 @@ struct Plain {
         }
     }
 
-    static void down_to_bytes(const float* const* lines, const float* weights, int64_t stride,
-                              int64_t taps, int64_t n, float* const* room, uint8_t* out) {
-        for (int64_t c = 0; c < kChannels; ++c) {
-            loops::down(lines + c * taps, weights, stride, taps, n, room[c]);
-        }
+    static void down_to_bytes(const float* const* plus, const float* const* lines,
+                              const float* weights, int64_t stride, int64_t taps, int64_t n,
+                              float* const* room, uint8_t* out) {
+        loops::down_to(plus, lines, weights, stride, taps, n, room);
         to_bytes(room, n, out);
     }
 };

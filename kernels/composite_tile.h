@@ -1,201 +1,14 @@
 // A tile of a result: some columns of the box, row by row, in memory that stays in the cache.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
-#include "composite.h"
-#include "composite_rows.h"
+#include "composite_call.h"
+#include "composite_window.h"
 
 namespace picme::composite {
-
-// Each value is one value, unchanged.
-inline bool copies(const Taps& taps) {
-    const bool consecutive = taps.first[taps.count - 1] - taps.first[0] == taps.count - 1;
-    return taps.width == 1 && consecutive &&
-           std::all_of(taps.weights, taps.weights + taps.count, [](float w) { return w == 1.0f; });
-}
-
-// n values of each channel, each line from a place on at which the widest registers are loaded at
-// once.
-class Lines {
-  public:
-    explicit Lines(int64_t n) {
-        const int64_t pitch = (n + kAlign - 1) / kAlign * kAlign;
-        values_.resize(kChannels * pitch + kAlign);
-        const auto address = reinterpret_cast<uintptr_t>(values_.data()) / sizeof(float);
-        float* first = values_.data() + (kAlign - address % kAlign) % kAlign;
-        for (int64_t c = 0; c < kChannels; ++c) line_[c] = first + c * pitch;
-    }
-    Lines(Lines&&) = default;
-    float* const* write() { return line_; }
-    const float* const* read() const { return line_; }
-
-  private:
-    static constexpr int64_t kAlign = 16;
-    std::vector<float> values_;
-    float* line_[kChannels];
-};
-
-// Rows of some source, resized across and kept for as long as a later row may take them.
-class Window {
-  public:
-    Window(const Taps& down, int64_t n) : down_(down), lines_(kChannels * down.width) {
-        for (int64_t t = 0; t < down.width; ++t) kept_.emplace_back(n);
-    }
-    Window(const Window&) = delete;
-
-    // The lines that row y of the result takes up, those of a channel beside each other; make(row,
-    // lines) writes a row of the source, resized across. y never falls from one call to the next.
-    template <class Make>
-    const float* const* rows(int64_t y, const Make& make) {
-        const int64_t first = down_.first[y];
-        if (first != first_) {
-            for (next_ = std::max(next_, first); next_ < first + down_.width; ++next_) {
-                make(next_, kept_[next_ % down_.width].write());
-            }
-            for (int64_t t = 0; t < down_.width; ++t) {
-                const float* const* kept = kept_[(first + t) % down_.width].read();
-                for (int64_t c = 0; c < kChannels; ++c) lines_[c * down_.width + t] = kept[c];
-            }
-            first_ = first;
-        }
-        return lines_.data();
-    }
-
-  private:
-    const Taps& down_;
-    int64_t first_ = -1;  // what lines_ are for
-    int64_t next_ = 0;    // the first row of the source that is not kept yet
-    std::vector<Lines> kept_;
-    std::vector<const float*> lines_;
-};
-
-// The pictures, row by row, as float32.
-class Pictures {
-  public:
-    Pictures(const RowLoops& loops, const CompositeParams& params)
-        : loops_(loops), params_(params) {}
-
-    // n values of a row from column x on; `room` for them, which stays unused for float32.
-    const float* row(int64_t result, int64_t channel, int64_t y, int64_t x, int64_t n,
-                     float* room) const {
-        const int64_t at = ((result * kChannels + channel) * params_.size + y) * params_.size + x;
-        if (params_.type == PictureType::float32) {
-            return static_cast<const float*>(params_.pictures) + at;
-        }
-        const uint16_t* in = static_cast<const uint16_t*>(params_.pictures) + at;
-        (params_.type == PictureType::float16 ? loops_.from_half : loops_.from_bfloat)(in, n, room);
-        return room;
-    }
-
-  private:
-    const RowLoops& loops_;
-    const CompositeParams& params_;
-};
-
-// Half-open rows and columns of the seam's grid.
-struct Cells {
-    int64_t top, left, bottom, right;
-};
-
-// The cells on which the seam's correction depends anywhere in the hole: none where nothing is
-// known, for then there is no correction.
-inline Cells cells_for(const CanvasParams& canvas, int64_t size) {
-    Cells hole{size, size, 0, 0};
-    for (int64_t y = 0; y < size; ++y) {
-        const uint8_t* known = canvas.known + y * size;
-        const auto find = [known](int64_t first, int64_t last) {
-            const void* found = std::memchr(known + first, 0, last - first);
-            return found ? static_cast<const uint8_t*>(found) - known : last;
-        };
-        const int64_t left = find(0, size);
-        if (left == size) continue;
-        hole = {std::min(hole.top, y), std::min(hole.left, left), y + 1, hole.right};
-        for (int64_t x = find(hole.right, size); x < size; x = find(x + 1, size)) {
-            hole.right = x + 1;
-        }
-    }
-    if (!std::memchr(canvas.known, 1, size * size)) return {0, 0, 0, 0};
-    if (hole.top == size) return {0, 0, canvas.grid, canvas.grid};
-    const auto reach = [](const Taps& taps, int64_t& first, int64_t& last) {
-        first = taps.first[first];
-        last = taps.first[last - 1] + taps.width;
-    };
-    for (const Taps* taps : {&canvas.grow, &canvas.blur}) {
-        reach(*taps, hole.top, hole.bottom);
-        reach(*taps, hole.left, hole.right);
-    }
-    return hole;
-}
-
-// The hole's columns in a row of a tile: from .. to, none where these are equal; `solid` without a
-// known one between them.
-struct Span {
-    int32_t from, to;
-    bool solid;
-};
-
-// inside: n columns.
-inline Span span_of(const uint8_t* inside, int64_t n) {
-    const void* first = std::memchr(inside, 1, n);
-    if (!first) return {0, 0, true};
-    const int64_t from = static_cast<const uint8_t*>(first) - inside;
-    int64_t to = n;
-    while (!inside[to - 1]) --to;
-    const bool solid = !std::memchr(inside + from, 0, to - from);
-    return {static_cast<int32_t>(from), static_cast<int32_t>(to), solid};
-}
-
-// Columns of a tile. Where nothing is resized, memory is read in long pieces; else the lines from
-// which its rows are made stay in the first cache.
-constexpr int64_t kTile = 1024, kResizedTile = 512;
-
-// What all results of an image share beside its canvas.
-struct Shared {
-    Shared(const CanvasParams& canvas, int64_t size)
-        : cells(cells_for(canvas, size)),
-          identity(copies(canvas.rows) && copies(canvas.columns)),
-          tile(identity ? kTile : kResizedTile) {
-        for (int64_t x = 0; x < canvas.width; x += tile) {
-            const int64_t n = std::min(tile, canvas.width - x);
-            for (int64_t y = 0; y < canvas.height; ++y) {
-                spans.push_back(span_of(canvas.inside + y * canvas.width + x, n));
-            }
-        }
-    }
-
-    Cells cells;
-    bool identity;            // the box needs no resizing
-    int64_t tile;             // columns
-    std::vector<Span> spans;  // (tiles, rows of the box)
-};
-
-// What all steps of one call share.
-struct Call {
-    Call(const CompositeParams& all, const RowLoops& chosen)
-        : params(all), loops(chosen), pictures(chosen, all) {
-        for (const CanvasParams& one : all.canvases) {
-            shared.emplace_back(one, all.size);
-            const bool seam = shared.back().cells.bottom > 0;
-            for (int64_t i = 0; i < all.k; ++i) {
-                shifts.emplace_back(seam ? kChannels * one.grid * one.grid : 0);
-            }
-        }
-    }
-
-    int64_t results() const { return static_cast<int64_t>(shifts.size()); }
-    const CanvasParams& canvas(int64_t result) const { return params.canvases[result / params.k]; }
-    bool seam(int64_t result) const { return !shifts[result].empty(); }
-
-    const CompositeParams& params;
-    const RowLoops& loops;
-    const Pictures pictures;
-    std::vector<Shared> shared;              // (B,)
-    std::vector<std::vector<float>> shifts;  // (B * k,) of (3, g, g): the seam's correction
-};
 
 // Columns first:last of what is resized back: the known picture, and in the hole g's with the
 // seam's correction. Rows never fall from one call to the next.
@@ -204,31 +17,23 @@ class Blend {
     Blend(const Call& call, int64_t result, int64_t first, int64_t last)
         : call_(call),
           canvas_(call.canvas(result)),
+          seam_(call.seam(result)),
           result_(result),
           first_(first),
           n_(last - first),
           room_(n_),
           out_(n_),
-          shift_(canvas_.grow, n_) {}
+          shift_(canvas_.grow, n_),
+          lines_(kChannels * canvas_.grow.width) {}
 
     const float* const* row(int64_t y) {
-        const int64_t size = call_.params.size;
-        for (int64_t c = 0; c < kChannels; ++c) {
-            picture_[c] = call_.pictures.row(result_, c, y, first_, n_, room_.write()[c]);
-        }
-        if (!call_.seam(result_)) return picture_;
+        read(y);
+        if (!seam_) return picture_;
         const Taps& grow = canvas_.grow;
-        const float* const* shift = shift_.rows(y, [&](int64_t i, float* const* out) {
-            const float* lines[kChannels];
-            for (int64_t c = 0; c < kChannels; ++c) {
-                lines[c] = call_.shifts[result_].data() + (c * canvas_.grid + i) * canvas_.grid;
-            }
-            call_.loops.across(lines, canvas_.grid, 0, grow.first + first_, grow.weights + first_,
-                               grow.count, grow.width, n_, out);
-        });
-        const uint8_t* known = canvas_.known + y * size + first_;
-        if (!std::memchr(known, 1, n_)) known = nullptr;
+        const float* const* shift = shifts(y);
+        const uint8_t* known = any_known(y, 0, n_) ? known_row(y) : nullptr;
         for (int64_t c = 0; c < kChannels; ++c) {
+            const int64_t size = call_.params.size;
             const float* image = canvas_.image + (c * size + y) * size + first_;
             call_.loops.blend(known, image, picture_[c], shift + c * grow.width, grow.weights + y,
                               grow.count, grow.width, n_, out_.write()[c]);
@@ -236,13 +41,59 @@ class Blend {
         return out_.read();
     }
 
+    // The bytes of columns from .. from + n of a row that is not resized.
+    void bytes(int64_t y, int64_t from, int64_t n, uint8_t* out) {
+        const float* part[kChannels];
+        const auto begin_at = [from](const float* const* lines, const float** begin, size_t count) {
+            for (size_t i = 0; i < count; ++i) begin[i] = lines[i] + from;
+        };
+        if (!seam_ || any_known(y, from, n)) {
+            begin_at(row(y), part, kChannels);
+            return call_.loops.to_bytes(part, n, out);
+        }
+        read(y);
+        begin_at(picture_, part, kChannels);
+        begin_at(shifts(y), lines_.data(), lines_.size());
+        const Taps& grow = canvas_.grow;
+        call_.loops.down_to_bytes(part, lines_.data(), grow.weights + y, grow.count, grow.width, n,
+                                  out_.write(), out);
+    }
+
   private:
+    void read(int64_t y) {
+        for (int64_t c = 0; c < kChannels; ++c) {
+            picture_[c] = call_.pictures.row(result_, c, y, first_, n_, room_.write()[c]);
+        }
+    }
+
+    const uint8_t* known_row(int64_t y) const {
+        return canvas_.known + y * call_.params.size + first_;
+    }
+    bool any_known(int64_t y, int64_t from, int64_t n) const {
+        return std::memchr(known_row(y) + from, 1, n) != nullptr;
+    }
+
+    // The lines of the seam's correction that row y takes up.
+    const float* const* shifts(int64_t y) {
+        return shift_.rows(y, [&](int64_t i, float* const* out) {
+            const float* lines[kChannels];
+            for (int64_t c = 0; c < kChannels; ++c) {
+                lines[c] = call_.shifts[result_].data() + (c * canvas_.grid + i) * canvas_.grid;
+            }
+            const Taps& grow = canvas_.grow;
+            call_.loops.across(lines, canvas_.grid, 0, grow.first + first_, grow.weights + first_,
+                               grow.count, grow.width, n_, out);
+        });
+    }
+
     const Call& call_;
     const CanvasParams& canvas_;
+    bool seam_;
     int64_t result_, first_, n_;
     Lines room_, out_;
     const float* picture_[kChannels];
     Window shift_;
+    std::vector<const float*> lines_;
 };
 
 // Columns first:last of the box, row by row.
@@ -291,18 +142,14 @@ class Tile {
     void paste(int64_t y, int64_t from, int64_t n, uint8_t* pixels) {
         const Taps &rows = canvas_.rows, &columns = canvas_.columns;
         uint8_t* out = pixels + 3 * from;
-        if (shared_.identity) {
-            const float* const* lines = blend_.row(rows.first[y]);
-            for (int64_t c = 0; c < kChannels; ++c) lines_[c] = lines[c] + from;
-            return call_.loops.to_bytes(lines_.data(), n, out);
-        }
+        if (shared_.identity) return blend_.bytes(rows.first[y], from, n, out);
         const float* const* lines = resized_.rows(y, [&](int64_t i, float* const* to) {
             call_.loops.across(blend_.row(i), end_ - origin_, origin_, columns.first + first_,
                                columns.weights + first_, columns.count, columns.width, n_, to);
         });
         for (size_t i = 0; i < lines_.size(); ++i) lines_[i] = lines[i] + from;
-        call_.loops.down_to_bytes(lines_.data(), rows.weights + y, rows.count, rows.width, n,
-                                  room_.write(), out);
+        call_.loops.down_to_bytes(nullptr, lines_.data(), rows.weights + y, rows.count, rows.width,
+                                  n, room_.write(), out);
     }
 
     const Call& call_;

@@ -20,7 +20,7 @@ struct WideLoops {
         int64_t x = 0;
         for (; x + loops::kBlock <= n; x += loops::kBlock) {
             if (!loops::any_known<R>(known + x, pitch)) continue;
-            for (int r = 0; r < R; ++r) loops::ask_ahead(picture[r] + x, R * pitch * 4);
+            for (int r = 0; r < R; ++r) loops::ask_for(picture[r] + x + R * pitch);
             for (int64_t i = x; i < x + loops::kBlock; i += kLanes) {
                 F total = L::load(sum + i);
                 for (int r = 0; r < R; ++r) {
@@ -61,12 +61,14 @@ struct WideLoops {
                 continue;
             }
             const auto places = L::places(first + x, static_cast<int32_t>(origin + at));
-            F sum[kChannels];
-            for (int64_t t = 0; t < count; ++t) {
-                const F weight = L::load(weights + t * stride + x);
+            F sum[kChannels], weight = L::load(weights + x);
+            for (int64_t c = 0; c < kChannels; ++c) {
+                sum[c] = weight * L::take(lines[c] + at, places);
+            }
+            for (int64_t t = 1; t < count; ++t) {
+                weight = L::load(weights + t * stride + x);
                 for (int64_t c = 0; c < kChannels; ++c) {
-                    const F part = weight * L::take(lines[c] + at + t, places);
-                    sum[c] = t == 0 ? part : sum[c] + part;
+                    sum[c] = sum[c] + weight * L::take(lines[c] + at + t, places);
                 }
             }
             for (int64_t c = 0; c < kChannels; ++c) L::store(out[c] + x, sum[c]);
@@ -81,49 +83,54 @@ struct WideLoops {
         run(lines, values, origin, first, weights, stride, taps, n, out);
     }
 
-    // T lines a channel, or, with T = 0, one that is taken as it is.
-    template <int T>
-    static void bytes_of(const float* const* lines, const float* weights, int64_t stride, int64_t n,
-                         uint8_t* out) {
-        constexpr int kLines = T > 0 ? T : 1;
-        const float* line[kChannels * kLines];
-        float weight[kLines] = {};
-        for (int i = 0; i < kChannels * kLines; ++i) line[i] = lines[i];
+    // Bytes of the sum of T lines a channel, on top of one of `plus` if there is one.
+    template <int T, bool kPlus>
+    static void bytes_of(const float* const* plus, const float* const* lines, const float* weights,
+                         int64_t stride, int64_t n, uint8_t* out) {
+        const float *base[kChannels] = {}, *line[kChannels * T + 1];
+        float weight[T + 1];
+        for (int c = 0; c < kChannels && kPlus; ++c) base[c] = plus[c];
+        for (int i = 0; i < kChannels * T; ++i) line[i] = lines[i];
         for (int t = 0; t < T; ++t) weight[t] = weights[t * stride];
         int64_t x = 0;
         for (; x + kLanes <= n; x += kLanes) {
             F value[kChannels];
             for (int c = 0; c < kChannels; ++c) {
-                value[c] = L::load(line[c * kLines] + x);
-                if (T > 0) value[c] = weight[0] * value[c];
-                for (int t = 1; t < T; ++t) {
-                    value[c] = value[c] + weight[t] * L::load(line[c * kLines + t] + x);
+                F sum{};
+                for (int t = 0; t < T; ++t) {
+                    const F part = weight[t] * L::load(line[c * T + t] + x);
+                    sum = t == 0 ? part : sum + part;
                 }
+                value[c] = sum;
+                if (!kPlus) continue;
+                value[c] = T > 0 ? L::load(base[c] + x) + sum : L::load(base[c] + x);
+                if (T > 0) __builtin_prefetch(base[c] + x + loops::kAhead);
             }
             L::store_pixels(value, out + 3 * x);
         }
         for (; x < n; ++x) {
             for (int c = 0; c < kChannels; ++c) {
-                float value = line[c * kLines][x];
-                if (T > 0) value = first_tap(weight[0], value);
-                for (int t = 1; t < T; ++t) {
-                    value = next_tap(value, weight[t], line[c * kLines + t][x]);
+                float sum = 0.0f;
+                for (int t = 0; t < T; ++t) {
+                    const float value = line[c * T + t][x];
+                    sum = t == 0 ? first_tap(weight[t], value) : next_tap(sum, weight[t], value);
                 }
+                const float value = !kPlus ? sum : T > 0 ? base[c][x] + sum : base[c][x];
                 out[3 * x + c] = to_byte(value);
             }
         }
     }
 
     static void to_bytes(const float* const* lines, int64_t n, uint8_t* out) {
-        bytes_of<0>(lines, nullptr, 0, n, out);
+        bytes_of<0, true>(lines, nullptr, nullptr, 0, n, out);
     }
 
-    static void down_to_bytes(const float* const* lines, const float* weights, int64_t stride,
-                              int64_t taps, int64_t n, float* const* room, uint8_t* out) {
-        if (taps == 4) return bytes_of<4>(lines, weights, stride, n, out);
-        for (int64_t c = 0; c < kChannels; ++c) {
-            loops::down(lines + c * taps, weights, stride, taps, n, room[c]);
-        }
+    static void down_to_bytes(const float* const* plus, const float* const* lines,
+                              const float* weights, int64_t stride, int64_t taps, int64_t n,
+                              float* const* room, uint8_t* out) {
+        if (plus && taps == 2) return bytes_of<2, true>(plus, lines, weights, stride, n, out);
+        if (!plus && taps == 4) return bytes_of<4, false>(plus, lines, weights, stride, n, out);
+        loops::down_to(plus, lines, weights, stride, taps, n, room);
         to_bytes(room, n, out);
     }
 };
