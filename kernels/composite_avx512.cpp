@@ -48,8 +48,11 @@ struct SixteenLanes {
             0xFFFF, _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
         const __m512i order =
             _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
-        const __m512i lanes = _mm512_shuffle_epi8(words, three);
-        _mm512_mask_storeu_epi32(out, 0x0FFF, _mm512_maskz_permutexvar_epi32(0x0FFF, order, lanes));
+        const __m512i packed = _mm512_permutexvar_epi32(order, _mm512_shuffle_epi8(words, three));
+        // two stores, for masked ones are slow
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_castsi512_si256(packed));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 32),
+                         _mm512_extracti32x4_epi32(packed, 2));
     }
 };
 

@@ -1,7 +1,7 @@
-// picme_rt._kernels.sample_gmm_plain: the usual call of sample_gmm in a tenth of the time that its
-// checks take in Python. An argument that is exactly as the kernel takes it needs no conversion, no
-// copy and no message. Of any other nothing is said here: None sends the caller back to
-// picme_rt/kernels.py, which takes it or knows what is wrong with it.
+// picme_rt._kernels.sample_gmm_plain: the usual call of sample_gmm, without the cost of its checks
+// in Python. An argument that is exactly as the kernel takes it needs no conversion, no copy and no
+// message. Of any other nothing is said here: None sends the caller back to picme_rt/kernels.py,
+// which takes it or knows what is wrong with it.
 #include "sample_gmm_plain.h"
 
 #include <algorithm>
