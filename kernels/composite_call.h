@@ -46,15 +46,14 @@ struct Cells {
     int64_t top, left, bottom, right;
 };
 
-// The cells on which the seam's correction depends anywhere in the hole: none where nothing is
-// known, for then there is no correction.
-inline Cells cells_for(const CanvasParams& canvas, int64_t size) {
+// The rows and columns of a picture that hold all of its hole; none where it has no hole.
+inline Cells hole_of(const uint8_t* known, int64_t size) {
     Cells hole{size, size, 0, 0};
     for (int64_t y = 0; y < size; ++y) {
-        const uint8_t* known = canvas.known + y * size;
-        const auto find = [known](int64_t first, int64_t last) {
-            const void* found = std::memchr(known + first, 0, last - first);
-            return found ? static_cast<const uint8_t*>(found) - known : last;
+        const uint8_t* row = known + y * size;
+        const auto find = [row](int64_t first, int64_t last) {
+            const void* found = std::memchr(row + first, 0, last - first);
+            return found ? static_cast<const uint8_t*>(found) - row : last;
         };
         const int64_t left = find(0, size);
         if (left == size) continue;
@@ -63,17 +62,14 @@ inline Cells cells_for(const CanvasParams& canvas, int64_t size) {
             hole.right = x + 1;
         }
     }
-    if (!std::memchr(canvas.known, 1, size * size)) return {0, 0, 0, 0};
-    if (hole.top == size) return {0, 0, canvas.grid, canvas.grid};
-    const auto reach = [](const Taps& taps, int64_t& first, int64_t& last) {
-        first = taps.first[first];
-        last = taps.first[last - 1] + taps.width;
-    };
-    for (const Taps* taps : {&canvas.grow, &canvas.blur}) {
-        reach(*taps, hole.top, hole.bottom);
-        reach(*taps, hole.left, hole.right);
-    }
     return hole;
+}
+
+// What `taps` take up for these of their results.
+inline Cells reach(const Taps& taps, const Cells& results) {
+    return {taps.first[results.top], taps.first[results.left],
+            taps.first[results.bottom - 1] + taps.width,
+            taps.first[results.right - 1] + taps.width};
 }
 
 // The hole's columns in a row of a tile: from .. to, none where these are equal; `solid` without a
@@ -101,9 +97,14 @@ constexpr int64_t kTile = 1024, kResizedTile = 512;
 // What all results of an image share beside its canvas.
 struct Shared {
     Shared(const CanvasParams& canvas, int64_t size)
-        : cells(cells_for(canvas, size)),
+        : seam(std::memchr(canvas.known, 1, size * size) != nullptr),
           identity(copies(canvas.rows) && copies(canvas.columns)),
           tile(identity ? kTile : kResizedTile) {
+        if (seam) {
+            const Cells places = hole_of(canvas.known, size);
+            hole = places.bottom > 0 ? reach(canvas.grow, places) : hole;
+            pooled = places.bottom > 0 ? reach(canvas.blur, hole) : hole;
+        }
         for (int64_t x = 0; x < canvas.width; x += tile) {
             const int64_t n = std::min(tile, canvas.width - x);
             for (int64_t y = 0; y < canvas.height; ++y) {
@@ -112,10 +113,11 @@ struct Shared {
         }
     }
 
-    Cells cells;
-    bool identity;            // the box needs no resizing
-    int64_t tile;             // columns
-    std::vector<Span> spans;  // (tiles, rows of the box)
+    bool seam;                  // something is known: there may be a correction
+    bool identity;              // the box needs no resizing
+    int64_t tile;               // columns
+    Cells hole{}, pooled{};     // of the seam's grid: what the hole takes up, and what that is from
+    std::vector<Span> spans{};  // (tiles, rows of the box)
 };
 
 // What all steps of one call share.
@@ -124,10 +126,8 @@ struct Call {
         : params(all), loops(chosen), pictures(chosen, all) {
         for (const CanvasParams& one : all.canvases) {
             shared.emplace_back(one, all.size);
-            const bool seam = shared.back().cells.bottom > 0;
-            for (int64_t i = 0; i < all.k; ++i) {
-                shifts.emplace_back(seam ? kChannels * one.grid * one.grid : 0);
-            }
+            const int64_t cells = shared.back().seam ? one.grid * one.grid : 0;
+            for (int64_t i = 0; i < all.k; ++i) shifts.emplace_back(kChannels * cells);
         }
     }
 

@@ -82,32 +82,51 @@ void check(const CompositeParams& params) {
     }
 }
 
+// For each block of kBlock out of n values, whether any is known in any of `rows` rows.
+void find_live(const uint8_t* known, int64_t pitch, int64_t rows, int64_t n, uint8_t* live) {
+    for (int64_t x = 0; x + kBlock <= n; x += kBlock) {
+        uint8_t any = 0;
+        for (int64_t r = 0; r < rows; ++r) {
+            for (int64_t i = x; i < x + kBlock; ++i) any |= known[r * pitch + i];
+        }
+        live[x / kBlock] = any;
+    }
+}
+
 // What g missed, averaged over the cells of row i of the seam's grid, as far as they are needed.
 // Written as columns, (3, x, y), for the blur, which goes across first. Some results together: the
 // rows of the known picture are still in the first cache for the next of them.
 void pool(Call& call, int64_t image, int64_t i) {
     const CanvasParams& canvas = call.params.canvases[image];
-    const Cells& cells = call.shared[image].cells;
+    const Cells& cells = call.shared[image].pooled;
     if (i < cells.top || i >= cells.bottom) return;
     const int64_t size = call.params.size, grid = canvas.grid, side = size / grid;
     const int64_t left = cells.left * side, n = cells.right * side - left;
     const float share = 1.0f / static_cast<float>(side * side);
     const int64_t k = call.params.k, most = std::min(k, kTogether);
+    const int64_t blocks = n / kBlock, groups = (side + kRowsAtOnce - 1) / kRowsAtOnce;
+    const uint8_t* known = canvas.known + i * side * size + left;
+    std::vector<uint8_t> live(groups * blocks);
+    for (int64_t y = 0; y < side; y += kRowsAtOnce) {
+        find_live(known + y * size, size, std::min(kRowsAtOnce, side - y), n,
+                  live.data() + y / kRowsAtOnce * blocks);
+    }
     std::vector<float> sums(most * n), room(kRowsAtOnce * n);
     for (int64_t step = 0; step < kChannels * ((k + most - 1) / most); ++step) {
         const int64_t c = step % kChannels, begin = step / kChannels * most;
         const int64_t end = std::min(begin + most, k);
         std::fill(sums.begin(), sums.end(), 0.0f);
-        for (int64_t y = i * side, rows; y < (i + 1) * side; y += rows) {
-            rows = std::min(kRowsAtOnce, (i + 1) * side - y);
+        for (int64_t y = 0; y < side; y += kRowsAtOnce) {
+            const int64_t rows = std::min(kRowsAtOnce, side - y), from = i * side + y;
             for (int64_t j = begin; j < end; ++j) {
                 const float* pictures[kRowsAtOnce];
                 for (int64_t r = 0; r < rows; ++r) {
-                    pictures[r] = call.pictures.row(image * k + j, c, y + r, left, n, &room[r * n]);
+                    pictures[r] =
+                        call.pictures.row(image * k + j, c, from + r, left, n, &room[r * n]);
                 }
-                call.loops.add_missed(canvas.known + y * size + left,
-                                      canvas.image + (c * size + y) * size + left, size, pictures,
-                                      rows, n, &sums[(j - begin) * n]);
+                call.loops.add_missed(live.data() + y / kRowsAtOnce * blocks, known + y * size,
+                                      canvas.image + (c * size + from) * size + left, size,
+                                      pictures, rows, n, &sums[(j - begin) * n]);
             }
         }
         for (int64_t j = begin; j < end; ++j) {
@@ -122,29 +141,32 @@ void pool(Call& call, int64_t image, int64_t i) {
     }
 }
 
-// (n, n) in: down by taps into `out`.
-void down_all(const RowLoops& loops, const Taps& taps, const float* in, float* out) {
+// (n, n) in: rows first:last of it down by taps into `out`.
+void down_rows(const RowLoops& loops, const Taps& taps, int64_t first, int64_t last,
+               const float* in, float* out) {
     const int64_t n = taps.count;
     std::vector<const float*> lines(taps.width);
-    for (int64_t y = 0; y < n; ++y) {
+    for (int64_t y = first; y < last; ++y) {
         for (int64_t t = 0; t < taps.width; ++t) lines[t] = in + (taps.first[y] + t) * n;
         loops.down(lines.data(), taps.weights + y, n, taps.width, n, out + y * n);
     }
 }
 
 // Blurs a result's cells, across and then down, and multiplies by `pull`. Across is down on
-// columns: lines of values that lie beside each other are what the loops are fast at.
+// columns: lines of values that lie beside each other are what the loops are fast at. Cells from
+// which nothing grows into the hole are left as they are.
 void spread(Call& call, int64_t result) {
     const CanvasParams& canvas = call.canvas(result);
+    const Cells& hole = call.shared[result / call.params.k].hole;
     const int64_t grid = canvas.grid;
     std::vector<float> columns(grid * grid), rows(grid * grid);
     for (int64_t c = 0; c < kChannels; ++c) {
         float* cells = call.shifts[result].data() + c * grid * grid;
-        down_all(call.loops, canvas.blur, cells, columns.data());
+        down_rows(call.loops, canvas.blur, hole.left, hole.right, cells, columns.data());
         for (int64_t y = 0; y < grid; ++y) {
             for (int64_t x = 0; x < grid; ++x) rows[y * grid + x] = columns[x * grid + y];
         }
-        down_all(call.loops, canvas.blur, rows.data(), cells);
+        down_rows(call.loops, canvas.blur, hole.top, hole.bottom, rows.data(), cells);
         for (int64_t j = 0; j < grid * grid; ++j) cells[j] = cells[j] * canvas.pull[j];
     }
 }

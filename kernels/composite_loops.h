@@ -21,23 +21,10 @@ static void bfloat_line(const uint16_t* in, int64_t n, float* __restrict out) {
 
 // The pictures are read once, in pieces of rows, which comes in too slowly by itself: a block asks
 // for what stands some rows below it. Beyond the picture's end that does nothing.
-constexpr int64_t kBlock = 64, kAhead = 2048;
+constexpr int64_t kAhead = 2048;
 
 static inline void ask_for(const float* block) {
     for (int64_t x = 0; x < kBlock; x += 16) __builtin_prefetch(block + x);
-}
-
-// Whether any of R rows of kBlock values is known.
-template <int R>
-static inline bool any_known(const uint8_t* known, int64_t pitch) {
-    constexpr int kWords = kBlock / sizeof(uint64_t);
-    uint64_t any[kWords] = {}, row[kWords], whole = 0;
-    for (int r = 0; r < R; ++r) {
-        std::memcpy(row, known + r * pitch, kBlock);
-        for (int i = 0; i < kWords; ++i) any[i] |= row[i];
-    }
-    for (const uint64_t word : any) whole |= word;
-    return whole != 0;
 }
 
 // Columns begin:end of R rows.

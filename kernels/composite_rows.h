@@ -7,6 +7,7 @@ namespace picme::composite {
 
 constexpr int64_t kChannels = 3;
 constexpr int64_t kRowsAtOnce = 4;
+constexpr int64_t kBlock = 64;
 
 // Lines of n values. Where a pointer to pointers stands there are three of them (red, green, blue),
 // or `taps` of them for each channel, and weight t of these is weights[t * stride].
@@ -15,8 +16,9 @@ struct RowLoops {
     void (*from_half)(const uint16_t* in, int64_t n, float* out);
     void (*from_bfloat)(const uint16_t* in, int64_t n, float* out);
     // sum = sum + what g missed, for one of up to kRowsAtOnce rows after the other; rows of `known`
-    // and `image` are `pitch` values apart
-    void (*add_missed)(const uint8_t* known, const float* image, int64_t pitch,
+    // and `image` are `pitch` values apart. live[i]: whether any of values i * kBlock to
+    // (i + 1) * kBlock - 1 is known in any of the rows
+    void (*add_missed)(const uint8_t* live, const uint8_t* known, const float* image, int64_t pitch,
                        const float* const* pictures, int64_t rows, int64_t n, float* sum);
     // out = blended(known, image, picture, sum_t of one channel's lines); known null: nowhere
     void (*blend)(const uint8_t* known, const float* image, const float* picture,

@@ -5,16 +5,17 @@ namespace picme::composite {
 namespace {
 
 struct Plain {
-    static void add_missed(const uint8_t* known, const float* image, int64_t pitch,
-                           const float* const* pictures, int64_t rows, int64_t n, float* sum) {
+    static void add_missed(const uint8_t* live, const uint8_t* known, const float* image,
+                           int64_t pitch, const float* const* pictures, int64_t rows, int64_t n,
+                           float* sum) {
         for (int64_t r = 0; r < rows; ++r) {
             const int64_t at = r * pitch;
             int64_t x = 0;
-            for (; x + loops::kBlock <= n; x += loops::kBlock) {
-                if (!loops::any_known<1>(known + at + x, pitch)) continue;
+            for (; x + kBlock <= n; x += kBlock) {
+                if (!live[x / kBlock]) continue;
                 loops::ask_for(pictures[r] + x + kRowsAtOnce * pitch);
                 loops::add_missed_part<1>(known + at, image + at, pitch, pictures + r, x,
-                                          x + loops::kBlock, sum);
+                                          x + kBlock, sum);
             }
             loops::add_missed_part<1>(known + at, image + at, pitch, pictures + r, x, n, sum);
         }

@@ -13,15 +13,15 @@ struct WideLoops {
     static constexpr int64_t kLanes = L::kLanes;
 
     template <int R>
-    static void add_missed_of(const uint8_t* known, const float* image, int64_t pitch,
-                              const float* const* pictures, int64_t n, float* sum) {
+    static void add_missed_of(const uint8_t* live, const uint8_t* known, const float* image,
+                              int64_t pitch, const float* const* pictures, int64_t n, float* sum) {
         const float* picture[R];
         for (int r = 0; r < R; ++r) picture[r] = pictures[r];
         int64_t x = 0;
-        for (; x + loops::kBlock <= n; x += loops::kBlock) {
-            if (!loops::any_known<R>(known + x, pitch)) continue;
+        for (; x + kBlock <= n; x += kBlock) {
+            if (!live[x / kBlock]) continue;
             for (int r = 0; r < R; ++r) loops::ask_for(picture[r] + x + R * pitch);
-            for (int64_t i = x; i < x + loops::kBlock; i += kLanes) {
+            for (int64_t i = x; i < x + kBlock; i += kLanes) {
                 F total = L::load(sum + i);
                 for (int r = 0; r < R; ++r) {
                     const int64_t at = r * pitch + i;
@@ -34,13 +34,15 @@ struct WideLoops {
         loops::add_missed_part<R>(known, image, pitch, picture, x, n, sum);
     }
 
-    static void add_missed(const uint8_t* known, const float* image, int64_t pitch,
-                           const float* const* pictures, int64_t rows, int64_t n, float* sum) {
+    static void add_missed(const uint8_t* live, const uint8_t* known, const float* image,
+                           int64_t pitch, const float* const* pictures, int64_t rows, int64_t n,
+                           float* sum) {
         if (rows == kRowsAtOnce) {
-            return add_missed_of<kRowsAtOnce>(known, image, pitch, pictures, n, sum);
+            return add_missed_of<kRowsAtOnce>(live, known, image, pitch, pictures, n, sum);
         }
         for (int64_t r = 0; r < rows; ++r) {
-            add_missed_of<1>(known + r * pitch, image + r * pitch, pitch, pictures + r, n, sum);
+            add_missed_of<1>(live, known + r * pitch, image + r * pitch, pitch, pictures + r, n,
+                             sum);
         }
     }
 
