@@ -7,7 +7,7 @@ namespace picme::composite {
 
 constexpr int64_t kChannels = 3;
 constexpr int64_t kRowsAtOnce = 4;
-constexpr int64_t kBlock = 64;
+constexpr int64_t kBlock = 32;
 
 // Lines of n values. Where a pointer to pointers stands there are three of them (red, green, blue),
 // or `taps` of them for each channel, and weight t of these is weights[t * stride].
