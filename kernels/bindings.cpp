@@ -15,6 +15,8 @@
 #include "mode_name.h"
 #include "normal.h"
 #include "sample_gmm.h"
+#include "sample_gmm_arrays.h"
+#include "sample_gmm_plain.h"
 
 namespace py = pybind11;
 
@@ -25,12 +27,6 @@ using Array = py::array_t<T, py::array::c_style>;
 
 void require(bool condition, const char* message) {
     if (!condition) throw py::value_error(message);
-}
-
-// bfloat16 as its bits: NumPy has no such type.
-py::dtype dtype_of(picme::Rounding rounding) {
-    if (rounding == picme::Rounding::float32) return py::dtype::of<float>();
-    return py::dtype(rounding == picme::Rounding::float16 ? "float16" : "uint16");
 }
 
 // pybind11 takes an array at any address, C++ does not.
@@ -82,23 +78,7 @@ py::object sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
     params.fixed_primitive = primitive.value_or(-1);
     params.temperature = temperature;
     params.rounding = picme::rounding_from_name(dtype);
-
-    const py::ssize_t batch = params.batch, samples = k;
-    py::array z(dtype_of(params.rounding), {batch, samples, py::ssize_t{params.dim}});
-    Array<int32_t> chosen({batch, samples});
-    params.z = z.mutable_data();
-    params.primitive = chosen.mutable_data();
-    py::object density = py::none();
-    if (log_prob) {
-        Array<float> made({batch, samples});
-        params.log_prob = made.mutable_data();
-        density = made;
-    }
-    {
-        py::gil_scoped_release release;
-        picme::sample_gmm_cpu(params, kernels, threads);
-    }
-    return py::make_tuple(z, chosen, density);
+    return picme::drawn(params, kernels, log_prob, threads);
 }
 
 Array<float> normal(const Array<uint64_t>& seeds, int64_t size, int64_t k, int64_t first,
@@ -136,6 +116,7 @@ PYBIND11_MODULE(_kernels, module) {
                py::arg("primitive").none(true), py::arg("temperature"),
                py::arg("dtype") = "float32", py::arg("log_prob") = true, py::arg("threads") = 0,
                py::arg("lanes") = "");
+    bind_sample_gmm_plain(module);
     module.def("normal", &normal, py::arg("seeds").noconvert(), py::arg("size"), py::kw_only(),
                py::arg("k"), py::arg("first"), py::arg("place"), py::arg("threads") = 0,
                py::arg("lanes") = "");

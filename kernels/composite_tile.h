@@ -1,154 +1,14 @@
 // A tile of a result: some columns of the box, row by row, in memory that stays in the cache.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
-#include "composite.h"
-#include "composite_rows.h"
+#include "composite_call.h"
+#include "composite_window.h"
 
 namespace picme::composite {
-
-// Each value is one value, unchanged.
-inline bool copies(const Taps& taps) {
-    const bool consecutive = taps.first[taps.count - 1] - taps.first[0] == taps.count - 1;
-    return taps.width == 1 && consecutive &&
-           std::all_of(taps.weights, taps.weights + taps.count, [](float w) { return w == 1.0f; });
-}
-
-// n values of each channel.
-class Lines {
-  public:
-    explicit Lines(int64_t n) : values_(kChannels * n) {
-        for (int64_t c = 0; c < kChannels; ++c) line_[c] = values_.data() + c * n;
-    }
-    Lines(Lines&&) = default;
-    float* const* write() { return line_; }
-    const float* const* read() const { return line_; }
-
-  private:
-    std::vector<float> values_;
-    float* line_[kChannels];
-};
-
-// Rows of some source, resized across and kept for as long as a later row may take them.
-class Window {
-  public:
-    Window(const RowLoops& loops, const Taps& down, int64_t n)
-        : loops_(loops), down_(down), n_(n), out_(n), of_channel_(down.width) {
-        for (int64_t t = 0; t < down.width; ++t) kept_.emplace_back(n);
-    }
-    Window(const Window&) = delete;
-
-    // Row y of the result; make(row, lines) writes a row of the source, resized across. y never
-    // falls from one call to the next.
-    template <class Make>
-    const float* const* row(int64_t y, const Make& make) {
-        const int64_t first = down_.first[y];
-        for (next_ = std::max(next_, first); next_ < first + down_.width; ++next_) {
-            make(next_, kept_[next_ % down_.width].write());
-        }
-        for (int64_t c = 0; c < kChannels; ++c) {
-            for (int64_t t = 0; t < down_.width; ++t) {
-                of_channel_[t] = kept_[(first + t) % down_.width].read()[c];
-            }
-            loops_.down(of_channel_.data(), down_.weights + y, down_.count, down_.width, n_,
-                        out_.write()[c]);
-        }
-        return out_.read();
-    }
-
-  private:
-    const RowLoops& loops_;
-    const Taps& down_;
-    int64_t n_;
-    int64_t next_ = 0;  // the first row of the source that is not kept yet
-    std::vector<Lines> kept_;
-    Lines out_;
-    std::vector<const float*> of_channel_;
-};
-
-// The pictures, row by row, as float32.
-class Pictures {
-  public:
-    Pictures(const RowLoops& loops, const CompositeParams& params)
-        : loops_(loops), params_(params) {}
-
-    // n values of a row from column x on; `room` for them, which stays unused for float32.
-    const float* row(int64_t result, int64_t channel, int64_t y, int64_t x, int64_t n,
-                     float* room) const {
-        const int64_t at = ((result * kChannels + channel) * params_.size + y) * params_.size + x;
-        if (params_.type == PictureType::float32) {
-            return static_cast<const float*>(params_.pictures) + at;
-        }
-        const uint16_t* in = static_cast<const uint16_t*>(params_.pictures) + at;
-        (params_.type == PictureType::float16 ? loops_.from_half : loops_.from_bfloat)(in, n, room);
-        return room;
-    }
-
-  private:
-    const RowLoops& loops_;
-    const CompositeParams& params_;
-};
-
-// Half-open rows and columns of the seam's grid.
-struct Cells {
-    int64_t top, left, bottom, right;
-};
-
-// The cells on which the seam's correction depends anywhere in the hole: none where nothing is
-// known, for then there is no correction.
-inline Cells cells_for(const CanvasParams& canvas, int64_t size) {
-    Cells hole{size, size, 0, 0};
-    for (int64_t y = 0; y < size; ++y) {
-        const uint8_t* known = canvas.known + y * size;
-        if (!std::memchr(known, 0, size)) continue;
-        int64_t left = 0, right = size;
-        while (known[left]) ++left;
-        while (known[right - 1]) --right;
-        hole = {std::min(hole.top, y), std::min(hole.left, left), y + 1,
-                std::max(hole.right, right)};
-    }
-    if (!std::memchr(canvas.known, 1, size * size)) return {0, 0, 0, 0};
-    if (hole.top == size) return {0, 0, canvas.grid, canvas.grid};
-    const auto reach = [](const Taps& taps, int64_t& first, int64_t& last) {
-        first = taps.first[first];
-        last = taps.first[last - 1] + taps.width;
-    };
-    for (const Taps* taps : {&canvas.grow, &canvas.blur}) {
-        reach(*taps, hole.top, hole.bottom);
-        reach(*taps, hole.left, hole.right);
-    }
-    return hole;
-}
-
-// What all steps of one call share.
-struct Call {
-    Call(const CompositeParams& all, const RowLoops& chosen)
-        : params(all), loops(chosen), pictures(chosen, all) {
-        for (const CanvasParams& one : all.canvases) {
-            cells.push_back(cells_for(one, all.size));
-            identity.push_back(copies(one.rows) && copies(one.columns));
-            const bool seam = cells.back().bottom > 0;
-            for (int64_t i = 0; i < all.k; ++i) {
-                shifts.emplace_back(seam ? kChannels * one.grid * one.grid : 0);
-            }
-        }
-    }
-
-    int64_t results() const { return static_cast<int64_t>(shifts.size()); }
-    const CanvasParams& canvas(int64_t result) const { return params.canvases[result / params.k]; }
-    bool seam(int64_t result) const { return !shifts[result].empty(); }
-
-    const CompositeParams& params;
-    const RowLoops& loops;
-    const Pictures pictures;
-    std::vector<Cells> cells;                // (B,)
-    std::vector<char> identity;              // (B,) whether the box needs no resizing
-    std::vector<std::vector<float>> shifts;  // (B * k,) of (3, g, g): the seam's correction
-};
 
 // Columns first:last of what is resized back: the known picture, and in the hole g's with the
 // seam's correction. Rows never fall from one call to the next.
@@ -157,48 +17,83 @@ class Blend {
     Blend(const Call& call, int64_t result, int64_t first, int64_t last)
         : call_(call),
           canvas_(call.canvas(result)),
+          seam_(call.seam(result)),
           result_(result),
           first_(first),
           n_(last - first),
           room_(n_),
           out_(n_),
-          shift_(call.loops, canvas_.grow, n_) {}
+          shift_(canvas_.grow, n_),
+          lines_(kChannels * canvas_.grow.width) {}
 
     const float* const* row(int64_t y) {
-        const int64_t size = call_.params.size;
+        read(y);
+        if (!seam_) return picture_;
+        const Taps& grow = canvas_.grow;
+        const float* const* shift = shifts(y);
+        const uint8_t* known = any_known(y, 0, n_) ? known_row(y) : nullptr;
+        for (int64_t c = 0; c < kChannels; ++c) {
+            const int64_t size = call_.params.size;
+            const float* image = canvas_.image + (c * size + y) * size + first_;
+            call_.loops.blend(known, image, picture_[c], shift + c * grow.width, grow.weights + y,
+                              grow.count, grow.width, n_, out_.write()[c]);
+        }
+        return out_.read();
+    }
+
+    // The bytes of columns from .. from + n of a row that is not resized.
+    void bytes(int64_t y, int64_t from, int64_t n, uint8_t* out) {
+        const float* part[kChannels];
+        const auto begin_at = [from](const float* const* lines, const float** begin, size_t count) {
+            for (size_t i = 0; i < count; ++i) begin[i] = lines[i] + from;
+        };
+        if (!seam_ || any_known(y, from, n)) {
+            begin_at(row(y), part, kChannels);
+            return call_.loops.to_bytes(part, n, out);
+        }
+        read(y);
+        begin_at(picture_, part, kChannels);
+        begin_at(shifts(y), lines_.data(), lines_.size());
+        const Taps& grow = canvas_.grow;
+        call_.loops.down_to_bytes(part, lines_.data(), grow.weights + y, grow.count, grow.width, n,
+                                  out_.write(), out);
+    }
+
+  private:
+    void read(int64_t y) {
         for (int64_t c = 0; c < kChannels; ++c) {
             picture_[c] = call_.pictures.row(result_, c, y, first_, n_, room_.write()[c]);
         }
-        if (!call_.seam(result_)) return picture_;
-        const float* const* shift = shift_.row(y, [&](int64_t i, float* const* out) {
+    }
+
+    const uint8_t* known_row(int64_t y) const {
+        return canvas_.known + y * call_.params.size + first_;
+    }
+    bool any_known(int64_t y, int64_t from, int64_t n) const {
+        return std::memchr(known_row(y) + from, 1, n) != nullptr;
+    }
+
+    // The lines of the seam's correction that row y takes up.
+    const float* const* shifts(int64_t y) {
+        return shift_.rows(y, [&](int64_t i, float* const* out) {
             const float* lines[kChannels];
             for (int64_t c = 0; c < kChannels; ++c) {
                 lines[c] = call_.shifts[result_].data() + (c * canvas_.grid + i) * canvas_.grid;
             }
             const Taps& grow = canvas_.grow;
-            call_.loops.across(lines, 0, grow.first + first_, grow.weights + first_, grow.count,
-                               grow.width, n_, out);
+            call_.loops.across(lines, canvas_.grid, 0, grow.first + first_, grow.weights + first_,
+                               grow.count, grow.width, n_, out);
         });
-        const uint8_t* known = canvas_.known + y * size + first_;
-        const bool any = std::memchr(known, 1, n_) != nullptr;
-        for (int64_t c = 0; c < kChannels; ++c) {
-            const float* image = canvas_.image + (c * size + y) * size + first_;
-            if (any) {
-                call_.loops.blend(known, image, picture_[c], shift[c], n_, out_.write()[c]);
-            } else {
-                call_.loops.add(picture_[c], shift[c], n_, out_.write()[c]);
-            }
-        }
-        return out_.read();
     }
 
-  private:
     const Call& call_;
     const CanvasParams& canvas_;
+    bool seam_;
     int64_t result_, first_, n_;
     Lines room_, out_;
     const float* picture_[kChannels];
     Window shift_;
+    std::vector<const float*> lines_;
 };
 
 // Columns first:last of the box, row by row.
@@ -207,53 +102,66 @@ class Tile {
     Tile(const Call& call, int64_t result, int64_t first, int64_t last)
         : call_(call),
           canvas_(call.canvas(result)),
-          identity_(call.identity[result / call.params.k]),
+          shared_(call.shared[result / call.params.k]),
+          spans_(shared_.spans.data() + first / shared_.tile * canvas_.height),
           first_(first),
           n_(last - first),
           origin_(canvas_.columns.first[first]),
-          blend_(call, result, origin_, canvas_.columns.first[last - 1] + canvas_.columns.width),
-          resized_(call.loops, canvas_.rows, n_),
+          end_(canvas_.columns.first[last - 1] + canvas_.columns.width),
+          blend_(call, result, origin_, end_),
+          resized_(canvas_.rows, n_),
+          room_(n_),
+          lines_(kChannels * canvas_.rows.width),
           bytes_(3 * n_) {}
 
     // Writes the hole's pixels of row y of the box; copies the known ones from `original`, if any.
     void row(int64_t y, const uint8_t* original, uint8_t* out) {
-        const uint8_t* inside = canvas_.inside + y * canvas_.width + first_;
-        uint8_t* pixels = bytes_.data();
-        if (const void* found = std::memchr(inside, 1, n_)) {
-            const int64_t from = static_cast<const uint8_t*>(found) - inside;
-            int64_t to = n_;
-            while (!inside[to - 1]) --to;
-            if (!std::memchr(inside + from, 0, to - from)) pixels = out;  // no known ones between
-            const float* const* lines = floats(y);
-            const float* part[kChannels];
-            for (int64_t c = 0; c < kChannels; ++c) part[c] = lines[c] + from;
-            call_.loops.to_bytes(part, to - from, pixels + 3 * from);
+        const Span span = spans_[y];
+        uint8_t* pixels = span.solid ? out : bytes_.data();
+        if (span.from < span.to) paste(y, span.from, span.to - span.from, pixels);
+        if (span.solid) {
+            copy(original, out, 0, span.from);
+            copy(original, out, span.to, n_);
+            return;
         }
+        const uint8_t* inside = canvas_.inside + y * canvas_.width + first_;
         for (int64_t x = 0, end; x < n_; x = end) {  // runs of hole, runs of known pixels
             const void* other = std::memchr(inside + x, !inside[x], n_ - x);
             end = other ? static_cast<const uint8_t*>(other) - inside : n_;
-            const uint8_t* from = inside[x] ? pixels : original;
-            if (from && from != out) std::memcpy(out + 3 * x, from + 3 * x, 3 * (end - x));
+            copy(inside[x] ? pixels : original, out, x, end);
         }
     }
 
   private:
-    const float* const* floats(int64_t y) {
-        if (identity_) return blend_.row(canvas_.rows.first[y]);
-        return resized_.row(y, [&](int64_t i, float* const* out) {
-            const Taps& columns = canvas_.columns;
-            call_.loops.across(blend_.row(i), origin_, columns.first + first_,
-                               columns.weights + first_, columns.count, columns.width, n_, out);
+    static void copy(const uint8_t* from, uint8_t* out, int64_t first, int64_t last) {
+        if (from && first < last)
+            std::memcpy(out + 3 * first, from + 3 * first, 3 * (last - first));
+    }
+
+    // Pixels from .. from + n of row y of the box.
+    void paste(int64_t y, int64_t from, int64_t n, uint8_t* pixels) {
+        const Taps &rows = canvas_.rows, &columns = canvas_.columns;
+        uint8_t* out = pixels + 3 * from;
+        if (shared_.identity) return blend_.bytes(rows.first[y], from, n, out);
+        const float* const* lines = resized_.rows(y, [&](int64_t i, float* const* to) {
+            call_.loops.across(blend_.row(i), end_ - origin_, origin_, columns.first + first_,
+                               columns.weights + first_, columns.count, columns.width, n_, to);
         });
+        for (size_t i = 0; i < lines_.size(); ++i) lines_[i] = lines[i] + from;
+        call_.loops.down_to_bytes(nullptr, lines_.data(), rows.weights + y, rows.count, rows.width,
+                                  n, room_.write(), out);
     }
 
     const Call& call_;
     const CanvasParams& canvas_;
-    bool identity_;
+    const Shared& shared_;
+    const Span* spans_;  // of the box's rows
     int64_t first_, n_;
-    int64_t origin_;  // the first column of the decoder's picture that is needed
+    int64_t origin_, end_;  // the columns of the decoder's picture that are needed
     Blend blend_;
     Window resized_;
+    Lines room_;
+    std::vector<const float*> lines_;
     std::vector<uint8_t> bytes_;
 };
 

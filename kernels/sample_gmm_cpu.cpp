@@ -194,7 +194,9 @@ void sample_gmm_cpu(const SampleGmmParams& params, const LaneKernels& lanes, int
     const int64_t share = (params.batch * params.k + threads - 1) / threads;
     const int64_t rows = std::min({share, kMostRows, params.k});
     const int64_t groups = (params.k + rows - 1) / rows;  // an image
-    std::vector<Room> rooms(threads, Room(params));
+    std::vector<Room> rooms;
+    rooms.reserve(threads);
+    while (static_cast<int64_t>(rooms.size()) < threads) rooms.emplace_back(params);
     run_tasks(params.batch * groups, threads, [&](int64_t i, int64_t worker) {
         const int64_t begin = i % groups * rows, count = std::min(rows, params.k - begin);
         Task(params, lanes, rooms[worker], i / groups, begin, count).run();

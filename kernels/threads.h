@@ -9,22 +9,38 @@
 #include <thread>
 #include <vector>
 
+#ifdef __x86_64__
+#include <xmmintrin.h>
+#endif
+
 namespace picme {
 
 // Round to nearest and keep denormals while this lives, as docs/sampling.md has it; a program, or a
-// library that was built with fast math, may have set the thread otherwise.
+// library that was built with fast math, may have set the thread otherwise. On x86-64 that is one
+// register; <cfenv> would save and set the old x87's too, which takes 0.2 us.
 class DefaultFloats {
   public:
+#ifdef __x86_64__
+    DefaultFloats() : before_(_mm_getcsr()) {
+        _mm_setcsr(0x1F80);  // to nearest, denormals kept, exceptions masked
+    }
+    ~DefaultFloats() { _mm_setcsr(before_); }
+#else
     DefaultFloats() {
         std::fegetenv(&before_);
         std::fesetenv(FE_DFL_ENV);
     }
     ~DefaultFloats() { std::fesetenv(&before_); }
+#endif
     DefaultFloats(const DefaultFloats&) = delete;
     DefaultFloats& operator=(const DefaultFloats&) = delete;
 
   private:
+#ifdef __x86_64__
+    unsigned int before_;
+#else
     std::fenv_t before_;
+#endif
 };
 
 // How many threads to take. asked: at least 1, or 0 for one per `worth` of `work`, but no more than

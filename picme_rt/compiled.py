@@ -8,6 +8,8 @@ from picme_rt.errors import InputError, UnavailableError
 
 Impl = Literal["auto", "ref", "native"]
 
+NAME = "picme_rt._kernels"
+
 _IMPLS = ("auto", "ref", "native")
 _MOST_THREADS = 1024
 

@@ -7,6 +7,7 @@ own, composite_kernel.py.
 
 import math
 import numbers
+import sys
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -32,6 +33,7 @@ _LOG_ALPHA_LIMIT = 80.0  # exp(80) times thousands of primitives is still a floa
 _MOST_NUMBERS = 4 * (2**32 - 1)  # of one index: counter word 1 numbers quads from 1 on
 _FLOAT32, _UINT64 = np.dtype(np.float32), np.dtype(np.uint64)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_new = tuple.__new__  # GmmSample(*parts) would go by way of a Python function
 
 
 class GmmSample(NamedTuple):
@@ -101,6 +103,25 @@ def sample_gmm(
         InputError: an argument is not as above; dtypes are never converted.
         UnavailableError: impl is "native" and the compiled kernels are not built.
     """
+    plain = getattr(sys.modules.get(compiled.NAME), "sample_gmm_plain", None)
+    if plain is not None:  # it takes what needs neither a conversion nor a message
+        usual = plain(
+            log_alpha,
+            mu,
+            log_sigma,
+            seeds,
+            k,
+            first,
+            mode,
+            primitive,
+            temperature,
+            dtype,
+            log_prob,
+            impl,
+            threads,
+        )
+        if usual is not None:
+            return _new(GmmSample, usual)
     _check_shapes(log_alpha, mu, log_sigma, seeds)
     k, first, primitive = check_options(
         log_alpha.shape[1],
@@ -134,7 +155,7 @@ def sample_gmm(
             _plain(mu),
             _plain(log_sigma),
             _plain(seeds),
-            *(k, first, mode, primitive, temperature),  # looking up names would cost 0.5 us
+            *(k, first, mode, primitive, temperature),
             *(dtype, log_prob, count),
         )
         if sample is None:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -184,6 +185,41 @@ def test_a_batch_is_its_images_and_completions_one_by_one():
         for i in range(3):
             alone = kernels.composite(one[0][:, i : i + 1], one[1], one[2], impl="ref")
             assert (done[b, i] == alone[0, 0]).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize(("shape", "size"), [((90, 140), 32), ((32, 32), 32), ((20, 21), 64)])
+def test_taps_of_any_number_and_more_results_than_go_together(shape, size, count):
+    """The seam's grid grows by `count` taps, whose values jump by up to half of a row."""
+    hole = np.zeros(shape, bool)
+    hole[2:-3, 3:-2] = True
+    pictures, originals, (canvas,) = scene(shape, size, k=11, hole=hole)
+    rng = np.random.default_rng(count)
+    grid = len(canvas.pull)
+    first = np.sort(rng.integers(0, grid - count + 1, size)).astype(np.int32)
+    first[size // 2 :] = np.maximum(first[size // 2 :], grid // 2)
+    grow = Taps(np.minimum(first, grid - count), rng.random((count, size), np.float32))
+    canvas = dataclasses.replace(canvas, grow=grow)
+    want = kernels.composite(pictures, originals, [canvas], impl="ref")
+    for lanes in every_lanes():
+        out = np.empty_like(want)
+        assert (native(pictures, originals, [canvas], out, lanes=lanes, threads=2) == want).all()
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a compiler")
+@pytest.mark.parametrize("name", ["avx2", "avx512"])
+def test_no_code_for_wider_registers_can_be_linked_in_for_other_processors(name, tmp_path):
+    """Unoptimised, a compiler puts every function that a file calls into the object file."""
+    if name not in every_lanes():
+        pytest.skip("not compiled for this processor")
+    flags = {"avx2": ["-mavx2"], "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"]}
+    made = tmp_path / "loops.o"
+    source = SPECIFICATION.parents[1] / "kernels" / f"composite_{name}.cpp"
+    subprocess.run(["c++", "-std=c++17", "-O0", *flags[name], "-c", source, "-o", made], check=True)
+    names = ["nm", "--defined-only", "--extern-only", "--format=posix", "-C", made]
+    done = subprocess.run(names, capture_output=True, text=True, check=True)
+    (only,) = done.stdout.splitlines()
+    assert only.startswith(f"picme::composite::k_{name}")
 
 
 # What is in the pictures
