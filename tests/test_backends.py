@@ -138,7 +138,7 @@ def test_bf16_draws_what_fp32_draws_and_cannot_be_told_apart(name):
     if name == "chelsea":
         hole = face_hole(img.shape[:2])
     full, half = (
-        picme_rt.Session(ROOT / "engines" / "cats64", backend="openvino", precision=p).complete(
+        picme_rt.Session(ROOT / "engines" / "cats128", backend="openvino", precision=p).complete(
             img, hole, k=6
         )
         for p in ("fp32", "bf16")
@@ -269,7 +269,7 @@ def test_auto_takes_what_is_installed(tiny, monkeypatch, missing):
 
 def test_openvino_is_imported_without_its_telemetry():
     code = (
-        "import sys, picme_rt; picme_rt.Session('engines/cats64', backend='openvino'); "
+        "import sys, picme_rt; picme_rt.Session('engines/cats128', backend='openvino'); "
         "print('openvino' in sys.modules, 'openvino_telemetry' in sys.modules); "
         "import openvino_telemetry"
     )

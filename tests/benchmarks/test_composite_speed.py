@@ -23,7 +23,7 @@ import picme_rt
 from picme_rt import composite, framing, images, kernels
 
 SIDE, K = 1024, 6
-ENGINE = Path(__file__).parents[2] / "engines" / "cats64"
+ENGINE = Path(__file__).parents[2] / "engines" / "cats128"
 CASES = {"whole": (SIDE, False), "centre": (SIDE, True), "whole from 256": (256, False)}
 
 
@@ -98,13 +98,13 @@ def photograph(size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.boo
 
 @pytest.mark.parametrize("impl", ["native", "ref"])
 @pytest.mark.parametrize("size", [(256, 256), (3000, 2000)], ids="{0[0]}x{0[1]}".format)
-def test_a_call_of_cats64(
+def test_a_call_of_cats128(
     benchmark: BenchmarkFixture,
     size: tuple[int, int],
     impl: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    benchmark.group = f"session.complete, cats64, {size[0]}x{size[1]}, k = 6"
+    benchmark.group = f"session.complete, cats128, {size[0]}x{size[1]}, k = 6"
     img, hole = photograph(size)
     chosen: Callable[..., NDArray[np.uint8]] = functools.partial(kernels.composite, impl=impl)
     monkeypatch.setattr(kernels, "composite", chosen)

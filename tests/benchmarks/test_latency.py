@@ -26,7 +26,7 @@ from picme_training.networks import Picme
 
 SIZE, K, TURNS = 256, 6, 25
 BACKENDS = pytest.mark.parametrize(("backend", "precision"), EVERY)
-CATS64 = Path(__file__).parents[2] / "engines" / "cats64"
+CATS128 = Path(__file__).parents[2] / "engines" / "cats128"
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +132,9 @@ def test_every_backend_and_torch_in_turn(
     benchmark: BenchmarkFixture, engine: Path, model: Picme, preset: str
 ) -> None:
     """Ratios of one run, on a machine that is busy too: wall time, and CPU time of all threads."""
-    if preset == "cats":  # the network of cats64; its checkpoint is not in the repository
+    if preset == "cats":  # the network of cats128; its checkpoint is not in the repository
         torch.manual_seed(0)
-        engine, model = CATS64, Picme(NetworkConfig("cats", 64, 6)).eval()
+        engine, model = CATS128, Picme(NetworkConfig("cats", 128, 6)).eval()
     size = model.config.size
     image, hole = tiles(size)
     calls: dict[str, Callable[[], object]] = {"torch": lambda: torch_eager(model, image, hole)}

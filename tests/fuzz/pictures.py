@@ -1,6 +1,6 @@
 """Random pictures, masks and options: a result whose known pixels are exact, or one clear error.
 
-    python tests/fuzz/pictures.py engines/cats64 --cases 10000
+    python tests/fuzz/pictures.py engines/cats128 --cases 10000
 
 Case i is a function of (seed, i) alone. The generator knows which cases are wrong, so that a wrong
 one that passes and a right one that is refused are findings too. Cases run in a child process: one

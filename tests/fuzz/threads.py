@@ -1,6 +1,6 @@
 """Threads that share one session: every result is the one that a lone caller gets.
 
-    python tests/fuzz/threads.py engines/cats64 --seconds 60 --threads 8
+    python tests/fuzz/threads.py engines/cats128 --seconds 60 --threads 8
 
 Each thread asks at random: whole calls, streams that are left half way, batches, and wrong calls.
 """
