@@ -87,6 +87,13 @@ class Canvas:
     rows: Taps
     columns: Taps
 
+    def __post_init__(self) -> None:
+        """Makes every True a byte of 1, as kernels read it: Pillow's masks have 255."""
+        for name in ("inside", "known"):
+            value = getattr(self, name)
+            if isinstance(value, np.ndarray) and value.dtype == np.bool_:
+                object.__setattr__(self, name, value.view(np.uint8) != 0)
+
     @property
     def size(self) -> int:
         """S."""

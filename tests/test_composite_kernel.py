@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from skimage import data
 
 import picme_rt
-from picme_rt import composite, framing, kernels, resample
+from picme_rt import composite, framing, kernels, packed_canvases, resample
 from picme_rt.resample import Taps
 
 SPECIFICATION = pathlib.Path(__file__).parents[1] / "docs" / "compositing.md"
@@ -328,6 +328,22 @@ def test_strided_misaligned_and_read_only_arrays_give_the_same_bytes(impl):
     for one in (raw, turned):
         one.setflags(write=False)
         assert (kernels.composite(one, wide, canvases, impl=impl) == want).all()
+
+
+def _packed(canvas):
+    return packed_canvases.pack([canvas]).data.tobytes()
+
+
+@pytest.mark.parametrize("impl", ["ref", "native"])
+def test_true_may_be_any_byte(impl):
+    """As in the arrays that Pillow makes of masks: 255."""
+    pictures, originals, (canvas,) = scene()
+    want = kernels.composite(pictures, originals, [canvas], impl=impl)
+    for byte in (2, 255):
+        odd = {n: (getattr(canvas, n) * np.uint8(byte)).view(bool) for n in ("inside", "known")}
+        changed = dataclasses.replace(canvas, **odd)
+        assert (kernels.composite(pictures, originals, [changed], impl=impl) == want).all()
+        assert _packed(changed) == _packed(canvas)
 
 
 MEMORY = """

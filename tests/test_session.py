@@ -217,7 +217,7 @@ def test_info_says_what_is_true(session, engine):
     assert (info.engine, info.name, info.framing) == (str(engine), "cats", "aligned")
     assert (info.backend, info.device, info.precision) == ("onnxruntime", "cpu", "fp32")
     assert (info.chosen_by, info.threads) == ("default", choices.cores())
-    assert (info.size, info.primitives, info.latent) == (128, 6, 128)
+    assert (info.size, info.primitives, info.latent) == (64, 6, 128)
     assert info.micro_batch >= 1
     assert info.sampler == ("native" if kernels.native_is_built() else "ref")
     assert info.composite == info.sampler
