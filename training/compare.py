@@ -95,14 +95,31 @@ def toml_of(settings: config.RunConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
+def check(run: Run, out: Path) -> None:
+    """Refuses to take what another plan trained or measured for this run.
+
+    Raises:
+        InputError: Its folder was begun with other settings.
+    """
+    settings = out / run.name / "run.toml"
+    if settings.exists() and settings.read_text() != toml_of(run.settings):
+        raise InputError(
+            f"{settings.parent} was begun with other settings than {run.row} has now; "
+            "delete it, or pass another --out"
+        )
+
+
 def finish(run: Run, arguments: argparse.Namespace) -> None:
-    """Trains and measures one run, as far as it is not done."""
+    """Trains and measures one run, as far as it is not done.
+
+    Raises:
+        PicmeError: A command failed.
+    """
     folder = arguments.out / run.name
-    report = folder / "report.json"
+    report, settings = folder / "report.json", folder / "run.toml"
     if report.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    settings = folder / "run.toml"
     with atomic.file(settings) as fresh:
         fresh.write_text(toml_of(run.settings))
     begun = any((folder / "run" / "checkpoints").glob("step_*"))
@@ -133,7 +150,7 @@ def _picme(folder: Path, *command: object) -> str:
             check=False,
         )
     if done.returncode:
-        raise InputError(f"picme {command[0]} of {folder.name} failed: see {log.name}")
+        raise PicmeError(f"picme {command[0]} of {folder.name} failed: see {log.name}")
     return done.stdout
 
 
@@ -182,6 +199,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         runs = runs_of(arguments.plan, arguments.rows, arguments.pictures)
+        for run in runs:
+            check(run, arguments.out)
         with ThreadPoolExecutor(arguments.jobs) as pool:
             failed = [str(e) for e in pool.map(lambda run: _tried(run, arguments), runs) if e]
     except PicmeError as exc:
@@ -196,10 +215,10 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _tried(run: Run, arguments: argparse.Namespace) -> InputError | None:
+def _tried(run: Run, arguments: argparse.Namespace) -> PicmeError | None:
     try:
         finish(run, arguments)
-    except InputError as exc:
+    except PicmeError as exc:
         return exc
     return None
 

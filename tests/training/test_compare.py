@@ -115,3 +115,8 @@ def test_what_is_asked_for_is_trained_and_measured_once(
     assert json.loads((out / "one-3-4" / "report.json").read_text())["measures"]["model"]["PSNR"]
     assert compare.main([*given[:-1], str(tmp_path / "x"), "--device", "nowhere"]) == 1
     assert "picme train of one-3-4 failed: see" in capsys.readouterr().err
+    Path(given[0]).write_text(row + "set.masks = {centre = 2.0}\n")
+    assert compare.main(given) == 1
+    said = capsys.readouterr()
+    assert "was begun with other settings than one has now; delete it" in said.err
+    assert "| one | 4 | 1 |" not in said.out

@@ -140,7 +140,7 @@ def generator_pass(
         losses.adversarial(
             one[:batch], one[batch:], original, _share(holes[:batch], original, config)
         )
-        for one, original in zip(_floats(made), _floats(real), strict=True)
+        for one, original in zip(made, real, strict=True)
     ]
     terms["L_A"] = torch.stack(parts).mean()
     weights = {
@@ -180,14 +180,10 @@ def discriminator_loss(
     """The LSGAN loss of D on originals (B, ...) and generated pictures (n B, ...), `shifted`."""
     holes = hole.repeat(1 + len(generated) // len(image), 1, 1, 1)
     parts = []
-    for scores in _floats(judge(torch.cat([image, generated]), holes)):
+    for scores in judge(torch.cat([image, generated]), holes):
         real, made = scores[: len(image)], scores[len(image) :]
         parts.append(losses.discriminator(real, made, _share(hole, real, config)))
     return torch.stack(parts).mean()
-
-
-def _floats(maps: list[Tensor]) -> list[Tensor]:
-    return [scores.float() for scores in maps]
 
 
 def _share(hole: Tensor, scores: Tensor, config: LossConfig) -> Tensor | None:

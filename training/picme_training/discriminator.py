@@ -1,7 +1,7 @@
 """The discriminators D of Eq. 7: PIC's residual one, and a compact one for the preset `cats`.
 
-D gives a list of score maps (B, 1, h, w), each with its own patches of the picture; the losses are
-means over the maps.
+D gives a list of float32 score maps (B, 1, h, w), each with its own patches of the picture; the
+losses are means over the maps.
 """
 
 import math
@@ -57,7 +57,7 @@ class PicDiscriminator(nn.Module):
         self.score = spectral_norm(nn.Conv2d(inputs, 1, 3))
 
     def forward(self, image: Tensor, hole: Tensor) -> list[Tensor]:
-        return [self.score(F.leaky_relu(self.layers(image), 0.1))]
+        return [self.score(F.leaky_relu(self.layers(image), 0.1)).float()]
 
 
 class CompactDiscriminator(nn.Module):
@@ -65,7 +65,7 @@ class CompactDiscriminator(nn.Module):
 
     With `hole` the hole is a fourth channel: D need not find out where to look. With `features` it
     also judges, by small heads, the frozen features of a network that knows photographs (Projected
-    GAN, Sauer et al. 2021): from nothing they tell pictures apart in a hundred steps.
+    GAN, Sauer et al. 2021), which learn faster than layers that start from pixels.
     """
 
     def __init__(self, size: int, *, hole: bool, features: Lpips | None):
@@ -97,7 +97,7 @@ class CompactDiscriminator(nn.Module):
         if features is not None:
             found = features.taps(image, tuple(HEADS))
             scores += [head(tap) for head, tap in zip(self.heads, found, strict=True)]
-        return scores
+        return [one.float() for one in scores]
 
 
 def _head(channels: int) -> nn.Module:
