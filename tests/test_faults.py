@@ -495,10 +495,11 @@ def test_ctrl_c_ends_a_folder_run_that_can_be_resumed(picme, pictures, engine, t
     places, out = (pictures / "images", pictures / "masks"), tmp_path / "out"
     command = ["complete", *places, "-k", 64, "--engine", engine, "-o", out]
     interrupt(command, (out / "0_00.png").exists)
-    assert leftovers(out) == []
     there = results(out)
     assert 2 <= len(there) < 4 * 65 + 1
     succeed(picme(*command, "--resume"))
+    # not before: Ctrl-C may come between the making of a writer's directory and its `try`
+    assert leftovers(out) == []
     now = results(out)
     assert len(now) == 4 * 65 + 1
     assert there.items() <= now.items()
