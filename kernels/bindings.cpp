@@ -11,6 +11,7 @@
 #ifdef PICME_HAS_CUDA
 #include "cuda_bindings.h"
 #endif
+#include "known_mean_bindings.h"
 #include "lanes.h"
 #include "mode_name.h"
 #include "normal.h"
@@ -131,4 +132,5 @@ PYBIND11_MODULE(_kernels, module) {
     bind_cuda(module);
 #endif
     bind_composite(module);
+    bind_known_mean(module);
 }

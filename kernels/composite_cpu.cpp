@@ -1,13 +1,12 @@
 #include <algorithm>
 #include <cstring>
-#include <exception>
-#include <mutex>
 #include <stdexcept>
 #include <vector>
 
 #include "composite.h"
 #include "composite_call.h"
 #include "composite_rows.h"
+#include "composite_table.h"
 #include "composite_tile.h"
 #include "lanes.h"
 #include "threads.h"
@@ -25,33 +24,6 @@ namespace {
 constexpr int64_t kThreadWorth = 1 << 19;  // pixels of boxes: 0.2 ms or more
 constexpr int64_t kTogether = 8;           // results: their sums stay in the first cache
 constexpr int64_t kStrip = 256;            // rows of the original that one step of a thread writes
-
-// The loops of that name among those that this processor can run.
-const RowLoops& loops_for(const std::string& lanes) {
-    const std::string name = lane_kernels(lanes).name;
-#ifdef PICME_X86
-    for (const RowLoops* one : {&k_avx512, &k_avx2}) {
-        if (name == one->name) return *one;
-    }
-#endif
-    return k_scalar;
-}
-
-// run_tasks for steps that take memory: the first exception is thrown here, at the end.
-template <typename Step>
-void run_steps(int64_t steps, int64_t threads, const Step& step) {
-    std::exception_ptr failed;
-    std::mutex mutex;
-    run_tasks(steps, std::max<int64_t>(1, std::min(threads, steps)), [&](int64_t i, int64_t) {
-        try {
-            step(i);
-        } catch (...) {
-            const std::lock_guard<std::mutex> lock(mutex);
-            if (!failed) failed = std::current_exception();
-        }
-    });
-    if (failed) std::rethrow_exception(failed);
-}
 
 void require(bool condition, const char* message) {
     if (!condition) throw std::invalid_argument(std::string("composite: ") + message);
@@ -212,12 +184,23 @@ void write_rows(const Call& call, int64_t result, int64_t first, int64_t last) {
 }
 
 }  // namespace
+
+const RowLoops& row_loops_for(const std::string& lanes) {
+    const std::string name = lane_kernels(lanes).name;
+#ifdef PICME_X86
+    for (const RowLoops* one : {&k_avx512, &k_avx2}) {
+        if (name == one->name) return *one;
+    }
+#endif
+    return k_scalar;
+}
+
 }  // namespace composite
 
 void composite_cpu(const CompositeParams& params, const std::string& lanes, int64_t threads) {
     using namespace composite;
     check(params);
-    Call call(params, loops_for(lanes));
+    Call call(params, row_loops_for(lanes));
     int64_t pixels = 0;
     for (const CanvasParams& one : params.canvases) pixels += params.k * one.height * one.width;
     const int64_t count = thread_count(threads, pixels, pixels, kThreadWorth);

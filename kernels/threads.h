@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cfenv>
 #include <cstdint>
+#include <exception>
+#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -73,6 +75,22 @@ void run_tasks(int64_t tasks, int64_t threads, const Task& task) {
     }
     work(0);
     for (std::thread& other : others) other.join();
+}
+
+// run_tasks for steps that take memory: the first exception is thrown here, at the end.
+template <typename Step>
+void run_steps(int64_t steps, int64_t threads, const Step& step) {
+    std::exception_ptr failed;
+    std::mutex mutex;
+    run_tasks(steps, std::max<int64_t>(1, std::min(threads, steps)), [&](int64_t i, int64_t) {
+        try {
+            step(i);
+        } catch (...) {
+            const std::lock_guard<std::mutex> lock(mutex);
+            if (!failed) failed = std::current_exception();
+        }
+    });
+    if (failed) std::rethrow_exception(failed);
 }
 
 }  // namespace picme

@@ -11,12 +11,12 @@ import numpy as np
 
 from picme_rt import resample
 from picme_rt.framing import Box, Region
-from picme_rt.images import Float, Hole, Image, to_network
+from picme_rt.images import Float, Hole, Image
+from picme_rt.known_mean import known_mean
 from picme_rt.resample import Taps
 
 SEAM = 1.5 / 64  # width of the seam's blend, as a share of the engine's side
 GRID = 64  # places a side on which the seam's correction is computed
-_ROWS = 256  # rows of the picture that are held as float at a time
 
 
 class Fit(NamedTuple):
@@ -37,26 +37,7 @@ def fit(img: Image, hole: Hole, region: Region, size: int) -> Fit:
     Each value is the weighted mean of the known pixels under it, R(img * known) / R(known) with a
     triangle kernel R; what lies beyond the picture's border is unknown.
     """
-    height, width = hole.shape
-    top, left = max(region.top, 0), max(region.left, 0)
-    bottom, right = min(region.top + region.side, height), min(region.left + region.side, width)
-    down = resample.matrix(region.side, size, "triangle")
-    columns = down[:, left - region.left : right - region.left].T
-    total = np.zeros((4, size, size), np.float32)  # red, green, blue, known
-    for first in range(top, bottom, _ROWS):
-        last = min(first + _ROWS, bottom)
-        known = (~hole[first:last, left:right]).astype(np.float32)
-        rows = down[:, first - region.top : last - region.top]
-        total[3] += rows @ (known @ columns)
-        for channel in range(3):
-            pixels = img[first:last, left:right, channel] * known
-            total[channel] += rows @ (pixels @ columns)
-    share = total[3]
-    levels = total[:3] / np.maximum(share, np.float32(1e-6))
-    unknown = share < np.float32(1 - 1e-5)
-    return Fit(
-        np.where(unknown, np.float32(0), to_network(levels)), unknown[None].astype(np.float32)
-    )
+    return Fit(*known_mean(img, hole, region, size))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from picme_rt import composite, framing, images, kernels, resample
@@ -201,19 +201,3 @@ def test_a_decoder_that_is_off_by_a_shade_is_pulled_back_at_the_seam(shift):
     edge = np.concatenate([off[32, 32:96], off[95, 32:96], off[32:96, 32], off[32:96, 95]])
     assert edge.max() < 8
     np.testing.assert_allclose(off[60:68, 60:68], 32, atol=2)  # the middle is g's own
-
-
-@settings(max_examples=30)
-@given(st.integers(20, 70), st.integers(20, 70), st.integers(1, 400))
-def test_rows_in_blocks_give_the_bits_of_rows_at_once(height, width, block):
-    """The picture is read in blocks of rows to keep memory flat."""
-    img = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
-    hole = np.zeros((height, width), bool)
-    hole[5:9, 5:9] = True
-    (region,) = framing.regions(hole, SIZE, "aligned")
-    whole = composite.fit(img, hole, region, SIZE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(composite, "_ROWS", block)
-        parts = composite.fit(img, hole, region, SIZE)
-    assert (parts.hole == whole.hole).all()
-    np.testing.assert_allclose(parts.image, whole.image, atol=1e-4)

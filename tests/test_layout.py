@@ -59,6 +59,15 @@ def test_the_runtime_imports_nothing_heavier_than_numpy_at_its_top():
         assert set(imports(tree(path).body)) <= allowed, relative(path)
 
 
+def test_the_runtime_multiplies_no_matrices():
+    """NumPy's BLAS would wake threads that spin beside the backend's through a whole call."""
+    for path in sorted(PACKAGES["picme_rt"].rglob("*.py")):
+        for node in ast.walk(tree(path)):
+            assert not isinstance(node, ast.MatMult), relative(path)
+            name = getattr(node, "attr", None)
+            assert name not in {"dot", "matmul", "einsum", "tensordot", "linalg"}, relative(path)
+
+
 def test_the_kernels_know_neither_torch_nor_the_packages():
     sources = [p for p in (ROOT / "kernels").rglob("*") if p.suffix in {".h", ".cpp", ".cu"}]
     assert sources

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SOURCES = [
     *("sample_gmm_cpu.cpp", "normal_cpu.cpp", "lanes.cpp", "lanes_scalar.cpp"),
-    *("composite_cpu.cpp", "composite_scalar.cpp"),
+    *("composite_cpu.cpp", "composite_scalar.cpp", "known_mean_cpu.cpp"),
 ]
 WIDE = {  # as in CMakeLists.txt
     "lanes_avx2.cpp": ["-mavx2"],
