@@ -15,6 +15,7 @@
 #include "lanes.h"
 #include "mode_name.h"
 #include "normal.h"
+#include "patches_bindings.h"
 #include "sample_gmm.h"
 #include "sample_gmm_arrays.h"
 #include "sample_gmm_plain.h"
@@ -133,4 +134,5 @@ PYBIND11_MODULE(_kernels, module) {
 #endif
     bind_composite(module);
     bind_known_mean(module);
+    bind_patches(module);
 }
