@@ -2,11 +2,12 @@
 
     python training/patch_study.py -o docs/images/patch_photographs.jpg
 
-Photographs of scikit-image and scikit-learn, 170 x 256 pixels, a hole of 25 %: half as high and wide.
+Photographs of scikit-image and scikit-learn, 170 x 256 pixels, a hole half as high and as wide.
 Writes a sheet: what is given, Telea, Navier-Stokes, three results; prints the table as Markdown.
 """
 
 import argparse
+import statistics
 import time
 from pathlib import Path
 
@@ -59,11 +60,11 @@ def main() -> None:
         begin = time.perf_counter()
         results = session.complete(given, hole, k=6).images
         seconds = time.perf_counter() - begin
-        others = [
-            cv2.inpaint(given, hole.astype(np.uint8), 3, method)
+        others: list[Pixels] = [
+            cv2.inpaint(given, hole.astype(np.uint8), 3, method).astype(np.uint8)
             for method in (cv2.INPAINT_TELEA, cv2.INPAINT_NS)
         ]
-        distances = [np.mean([patch_distance(one, hole).both for one in results])]
+        distances = [statistics.mean(patch_distance(one, hole).both for one in results)]
         distances += [patch_distance(one, hole).both for one in others]
         seams = [
             seam_jump(torch.from_numpy(np.stack(ones)).permute(0, 3, 1, 2), torch.from_numpy(hole))
