@@ -97,6 +97,25 @@ def test_the_table_has_mean_and_deviation_over_the_seeds(compare, tmp_path):
     assert len(lines) == 4  # p1 is not measured
 
 
+def test_a_stage_of_a_run_is_measured_and_the_next_one_goes_on(
+    compare, plan, picture_folder, tmp_path, capsys
+):
+    row = '[one]\nconfig = "cats64"\nseeds = [3]\npictures = 6\n'
+    row += "set.schedule = {batch = 2}\nset.loss = {perceptual = 0.0}\n"
+    out = tmp_path / "out"
+    given = [str(plan(row)), "--data", str(picture_folder), "--val", str(picture_folder)]
+    given += ["--out", str(out), "--stage"]
+    for stage, step in (("3", 2), ("9", 3)):
+        assert compare.main([*given, stage]) == 0
+        assert f"| one | {min(int(stage), 6)} | 1 |" in capsys.readouterr().out
+        checkpoints = out / "one-3-6" / "run" / "checkpoints"
+        assert max(path.name for path in checkpoints.iterdir()) == f"step_{step:08d}"
+    reports = sorted(path.name for path in (out / "one-3-6").glob("report*"))
+    assert reports == ["report-00000002.json", "report.json"]
+    assert compare.main([*given, "2"]) == 1  # a checkpoint of one step was never kept
+    assert "failed: see" in capsys.readouterr().err
+
+
 def test_what_is_asked_for_is_trained_and_measured_once(
     compare, plan, picture_folder, tmp_path, capsys
 ):
