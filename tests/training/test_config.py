@@ -54,8 +54,9 @@ def test_every_value_survives_the_round_trip():
 
 
 def test_whitening_needs_batches():
+    message = r"batch must be at least 2 .*network\.whiten, .* got 1"
     for network in (NetworkConfig("cats", 64), NetworkConfig("picme", 64, whiten=True)):
-        with pytest.raises(InputError, match=r"batch must be at least 2 .* network\.whiten.* got 1"):
+        with pytest.raises(InputError, match=message):
             RunConfig(network, ScheduleConfig(10, batch=1))
     RunConfig(NetworkConfig("picme", 64), ScheduleConfig(10, batch=1))
 

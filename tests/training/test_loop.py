@@ -268,7 +268,7 @@ def test_a_run_in_stages_ends_as_the_unbroken_one_to_the_bit(run, photographs, t
 
 def test_a_stop_behind_the_run_or_past_its_end_is_refused(run, photographs, tmp_path):
     given = CONFIG, Batches(photographs, CONFIG), photographs[:3]
-    with pytest.raises(InputError, match="must be a step from 5, where the run is, to 5, .* got 4"):
+    with pytest.raises(InputError, match=r"a step from 5, where the run is, to 5, .* got 4"):
         train(*given, run[0], resume=True, stop=4)
     for stop in (0, 6):
         with pytest.raises(InputError, match=f"must be a step from 1, .* to 5, .* got {stop}"):

@@ -147,7 +147,7 @@ def train(
     start_from: Path | None = None,
     stop: int | None = None,
 ) -> Path:
-    """Trains from `batches` to the last step, or to `stop`, and gives the last checkpoint's directory.
+    """Trains from `batches` to the last step or to `stop`; gives the last checkpoint's directory.
 
     Args:
         config: The run.
