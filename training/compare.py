@@ -70,7 +70,7 @@ class Run:
 
 
 def runs_of(plan: Path, rows: list[str] | None, pictures: int | None) -> list[Run]:
-    """The runs that a file of rows asks for.
+    """The runs that a file of rows asks for, seed by seed.
 
     Args:
         plan: A TOML file as training/comparison.toml.
@@ -100,7 +100,7 @@ def runs_of(plan: Path, rows: list[str] | None, pictures: int | None) -> list[Ru
         for seed in table["seeds"]:
             base["schedule"] |= {"steps": steps, "seed": seed, "evaluate_every": every}
             found.append(Run(name, seed, budget, config.from_dict(base)))
-    return found
+    return sorted(found, key=lambda run: run.seed)  # what is broken off leaves whole pairs
 
 
 def toml_of(settings: config.RunConfig) -> str:
