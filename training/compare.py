@@ -6,6 +6,7 @@
 What is finished stays: a run goes on from its newest checkpoint, and one that was measured is not
 touched again. At the end the table of all that is measured is printed, as Markdown, and written to
 OUT/table.md. `--pictures N` takes another budget for every row, and says so in the table.
+`--stage N` takes every run to N pictures and measures it there; a later call goes on.
 """
 
 import argparse
@@ -49,9 +50,27 @@ class Run:
         """Of its folder."""
         return f"{self.row}-{self.seed}-{self.pictures}"
 
+    def stop(self, stage: int | None) -> int:
+        """The step at which it has seen `stage` pictures; its last one without a stage."""
+        steps = self.settings.schedule.steps
+        return steps if stage is None else min(steps, self._steps(stage))
+
+    def report(self, out: Path, stage: int | None) -> Path:
+        """The file of its measures at a stage of the run."""
+        step = self.stop(stage)
+        last = step == self.settings.schedule.steps
+        return out / self.name / ("report.json" if last else f"report-{step:08d}.json")
+
+    def seen(self, stage: int | None) -> int:
+        """Pictures seen by then, as the table says it."""
+        return self.pictures if stage is None else min(self.pictures, stage)
+
+    def _steps(self, pictures: int) -> int:
+        return math.ceil(pictures / self.settings.schedule.batch)
+
 
 def runs_of(plan: Path, rows: list[str] | None, pictures: int | None) -> list[Run]:
-    """The runs that a file of rows asks for.
+    """The runs that a file of rows asks for, seed by seed.
 
     Args:
         plan: A TOML file as training/comparison.toml.
@@ -81,7 +100,7 @@ def runs_of(plan: Path, rows: list[str] | None, pictures: int | None) -> list[Ru
         for seed in table["seeds"]:
             base["schedule"] |= {"steps": steps, "seed": seed, "evaluate_every": every}
             found.append(Run(name, seed, budget, config.from_dict(base)))
-    return found
+    return sorted(found, key=lambda run: run.seed)  # what is broken off leaves whole pairs
 
 
 def toml_of(settings: config.RunConfig) -> str:
@@ -116,7 +135,7 @@ def finish(run: Run, arguments: argparse.Namespace) -> None:
         PicmeError: A command failed.
     """
     folder = arguments.out / run.name
-    report, settings = folder / "report.json", folder / "run.toml"
+    report, settings = run.report(arguments.out, arguments.stage), folder / "run.toml"
     if report.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,6 +147,7 @@ def finish(run: Run, arguments: argparse.Namespace) -> None:
         folder,
         *("train", settings, "--data", arguments.data, "--val", arguments.val, *weights),
         *("--out", folder / "run", "--device", arguments.device, *(["--resume"] * begun)),
+        *("--stop", run.stop(arguments.stage)),
     )
     if arguments.train_only:
         return
@@ -154,14 +174,14 @@ def _picme(folder: Path, *command: object) -> str:
     return done.stdout
 
 
-def table_of(runs: list[Run], out: Path) -> str:
-    """Mean and standard deviation over the seeds, of the runs that are measured."""
+def table_of(runs: list[Run], out: Path, stage: int | None = None) -> str:
+    """Mean and standard deviation over the seeds, of the runs that are measured (at a stage)."""
     lines = [
         f"| row | pictures | seeds | {' | '.join(COLUMNS.values())} |",
         "|---|---:|---:" + "|---:" * len(COLUMNS) + "|",
     ]
-    for row, pictures in dict.fromkeys((run.row, run.pictures) for run in runs):
-        files = [out / run.name / "report.json" for run in runs if run.row == row]
+    for row, pictures in dict.fromkeys((run.row, run.seen(stage)) for run in runs):
+        files = [run.report(out, stage) for run in runs if run.row == row]
         reports = [json.loads(file.read_text()) for file in files if file.exists()]
         if reports:
             cells = [_cell(reports, measure) for measure in COLUMNS]
@@ -191,6 +211,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="a folder a run")
     parser.add_argument("--rows", nargs="+", help="these alone (default: all)")
     parser.add_argument("--pictures", type=int, help="another budget for every row")
+    parser.add_argument("--stage", type=int, help="pictures to stop and measure every run at")
     parser.add_argument("--device", default="cpu", help="a torch device (default: cpu)")
     parser.add_argument(
         "--train-only", action="store_true", help="measure later, or where the libraries are"
@@ -206,7 +227,7 @@ def main(argv: list[str] | None = None) -> int:
     except PicmeError as exc:
         print(f"compare: {exc}", file=sys.stderr)
         return 1
-    table = table_of(runs, arguments.out)
+    table = table_of(runs, arguments.out, arguments.stage)
     with atomic.file(arguments.out / "table.md") as fresh:
         fresh.write_text(table)
     print(table, end="")

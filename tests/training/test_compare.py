@@ -32,8 +32,8 @@ def plan(tmp_path):
 
 def test_the_shipped_plan_compares_one_primitive_with_six_and_nothing_else(compare):
     runs = compare.runs_of(PLAN, ["p6", "p1"], None)
-    assert [(run.row, run.seed) for run in runs] == [(r, s) for r in ("p6", "p1") for s in range(3)]
-    for six, one in zip(runs[:3], runs[3:], strict=True):
+    assert [(run.row, run.seed) for run in runs] == [(r, s) for s in range(3) for r in ("p6", "p1")]
+    for six, one in zip(runs[::2], runs[1::2], strict=True):
         tables = six.settings.to_dict(), one.settings.to_dict()
         assert [t["network"].pop("primitives") for t in tables] == [6, 1]
         assert tables[0] == tables[1]
@@ -95,6 +95,25 @@ def test_the_table_has_mean_and_deviation_over_the_seeds(compare, tmp_path):
     assert lines[2] == "| p6 | 100,000 | 3 | 2 ± 1 | - | - | - | - | - |"
     assert lines[3] == "| p12 | 50,000 | 1 | 4 | - | - | - | - | 0.25 ± 0.5 |"
     assert len(lines) == 4  # p1 is not measured
+
+
+def test_a_stage_of_a_run_is_measured_and_the_next_one_goes_on(
+    compare, plan, picture_folder, tmp_path, capsys
+):
+    row = '[one]\nconfig = "cats64"\nseeds = [3]\npictures = 6\n'
+    row += "set.schedule = {batch = 2}\nset.loss = {perceptual = 0.0}\n"
+    out = tmp_path / "out"
+    given = [str(plan(row)), "--data", str(picture_folder), "--val", str(picture_folder)]
+    given += ["--out", str(out), "--stage"]
+    for stage, step in (("3", 2), ("9", 3)):
+        assert compare.main([*given, stage]) == 0
+        assert f"| one | {min(int(stage), 6)} | 1 |" in capsys.readouterr().out
+        checkpoints = out / "one-3-6" / "run" / "checkpoints"
+        assert max(path.name for path in checkpoints.iterdir()) == f"step_{step:08d}"
+    reports = sorted(path.name for path in (out / "one-3-6").glob("report*"))
+    assert reports == ["report-00000002.json", "report.json"]
+    assert compare.main([*given, "2"]) == 1  # a checkpoint of one step was never kept
+    assert "failed: see" in capsys.readouterr().err
 
 
 def test_what_is_asked_for_is_trained_and_measured_once(

@@ -257,6 +257,24 @@ def test_a_finished_run_that_is_resumed_gives_its_last_checkpoint(run, photograp
     assert hashes(last) == before
 
 
+def test_a_run_in_stages_ends_as_the_unbroken_one_to_the_bit(run, photographs, tmp_path):
+    given = CONFIG, Batches(photographs, CONFIG), photographs[:3], tmp_path
+    first = train(*given, stop=3)
+    assert checkpoint.describe(first) == (CONFIG, 3, 6)
+    assert [line["step"] for line in lines(tmp_path) if "val_pairwise" in line] == [2, 3]
+    assert train(*given, resume=True, stop=3) == first
+    assert hashes(train(*given, resume=True)) == hashes(run[1])
+
+
+def test_a_stop_behind_the_run_or_past_its_end_is_refused(run, photographs, tmp_path):
+    given = CONFIG, Batches(photographs, CONFIG), photographs[:3]
+    with pytest.raises(InputError, match=r"a step from 5, where the run is, to 5, .* got 4"):
+        train(*given, run[0], resume=True, stop=4)
+    for stop in (0, 6):
+        with pytest.raises(InputError, match=f"must be a step from 1, .* to 5, .* got {stop}"):
+            train(*given, tmp_path / str(stop), stop=stop)
+
+
 def test_an_existing_run_is_refused_without_resume(run, photographs):
     with pytest.raises(InputError, match="holds a run; pass --resume"):
         train(CONFIG, Batches(photographs, CONFIG), photographs[:3], run[0])

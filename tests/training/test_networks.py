@@ -334,11 +334,20 @@ def spread_features(batch):
     return (3 * torch.randn(batch, 128, 8, 8, generator=generator) + 1,)
 
 
-def test_in_training_the_means_of_z_c_have_no_common_offset_and_unit_spread():
+@pytest.mark.parametrize("preset", PRESETS)
+def test_in_training_the_means_of_z_c_have_no_common_offset_and_unit_spread(preset):
     torch.manual_seed(0)
-    z_c = Picme(config("cats")).train().posterior(spread_features(16))
-    torch.testing.assert_close(z_c.mu.mean(0), torch.zeros(128), atol=1e-4, rtol=0)
-    torch.testing.assert_close(z_c.mu.std(0, correction=0), torch.ones(128), atol=1e-2, rtol=0)
+    model = Picme(config(preset, whiten=True)).train()
+    mu = model.posterior(spread_features(16)).mu
+    torch.testing.assert_close(mu.mean(0), torch.zeros(model.latent_dim), atol=1e-4, rtol=0)
+    unit = torch.ones(model.latent_dim)
+    torch.testing.assert_close(mu.std(0, correction=0), unit, atol=1e-2, rtol=0)
+
+
+def test_cats_is_whitened_without_being_asked():
+    assert config("cats").whitened
+    states = [Picme(config("cats", whiten=asked)).state_dict() for asked in (False, True)]
+    assert states[0].keys() == states[1].keys()
 
 
 def test_whitening_leaves_the_spread_of_each_z_c_alone():
@@ -356,7 +365,7 @@ def test_in_evaluation_each_z_c_is_a_function_of_its_own_picture(network, preset
 
 
 @pytest.mark.parametrize("preset", ["picme", "pic"])
-def test_the_paper_s_layouts_take_z_c_as_the_encoder_gives_it(preset):
+def test_the_paper_s_layouts_take_z_c_as_the_encoder_gives_it_by_default(preset):
     torch.manual_seed(0)
     model = Picme(config(preset)).eval()
     plain = model.latent.gaussian(spread_features(2)[-1])

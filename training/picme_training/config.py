@@ -26,6 +26,8 @@ class NetworkConfig:
         mask_channel: Whether the encoder sees the hole as a fourth channel (method.md 17).
         judge_hole: Whether the discriminator of `cats` sees the hole too.
         judge_features: Whether the discriminator of `cats` also judges features of SqueezeNet.
+        whiten: Whether mu_c is whitened over the batch in training, so that z_c does not collapse;
+            `cats` whitens it in any case (see `whitened`).
     """
 
     preset: Preset
@@ -34,6 +36,7 @@ class NetworkConfig:
     mask_channel: bool = True
     judge_hole: bool = False
     judge_features: bool = False
+    whiten: bool = False
 
     def __post_init__(self) -> None:
         if self.preset not in get_args(Preset):
@@ -49,6 +52,11 @@ class NetworkConfig:
                 raise InputError(
                     f"{name} belongs to the discriminator of cats, got preset {self.preset!r}"
                 )
+
+    @property
+    def whitened(self) -> bool:
+        """Whether mu_c is whitened: where it is asked for, and in `cats`."""
+        return self.whiten or self.preset == "cats"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,9 +230,10 @@ class RunConfig:
     framing: Framing = "aligned"
 
     def __post_init__(self) -> None:
-        if self.network.preset == "cats" and self.schedule.batch < 2:
+        if self.network.whitened and self.schedule.batch < 2:
             raise InputError(
-                "batch must be at least 2 for preset cats, whose z_c is whitened, got 1"
+                "batch must be at least 2 where z_c is whitened (network.whiten, or preset cats), "
+                "got 1"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -145,8 +145,9 @@ def train(
     lpips: Lpips | None = None,
     resume: bool = False,
     start_from: Path | None = None,
+    stop: int | None = None,
 ) -> Path:
-    """Trains from `batches` to the last step and gives the last checkpoint's directory.
+    """Trains from `batches` to the last step or to `stop`; gives the last checkpoint's directory.
 
     Args:
         config: The run.
@@ -157,13 +158,15 @@ def train(
         lpips: Perceptual loss and measure.
         resume: Go on from the newest checkpoint of `out`.
         start_from: A checkpoint, or a run, whose weights a new run begins with (fine-tuning).
+        stop: Step to end at, measured and with a checkpoint, for `resume` to go on from.
 
     Raises:
-        InputError: `out` holds a run and `resume` is not set, or its configuration is another one.
+        InputError: `out` holds a run and `resume` is not set, or its configuration is another one,
+            or `stop` lies behind it or past the last step.
     """
     trainer = Trainer(config, torch.device(device), lpips)
     _prepare(out, trainer, resume, start_from)
-    steps, every = config.schedule.steps, config.schedule.evaluate_every
+    every, steps = config.schedule.evaluate_every, _end(trainer, stop)
     with (
         _record(out, trainer.step, steps) as record,
         contextlib.closing(ahead(batches, trainer.step, steps)) as ready,
@@ -187,6 +190,18 @@ def train(
                         checkpoint.save(out, trainer.step, trainer.pictures, config, trainer.state)
                 began, seen = time.monotonic(), 0
     return distributed.first(lambda: checkpoint.find(out))
+
+
+def _end(trainer: Trainer, stop: int | None) -> int:
+    steps = trainer.config.schedule.steps
+    if stop is None:
+        return steps
+    if not max(1, trainer.step) <= stop <= steps:
+        raise InputError(
+            f"stop must be a step from {max(1, trainer.step)}, where the run is, to {steps}, its "
+            f"last, got {stop}"
+        )
+    return stop
 
 
 class _Record(NamedTuple):

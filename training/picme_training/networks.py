@@ -306,7 +306,7 @@ class Picme(nn.Module):
         # Keeps mu_c informative: without it z_c collapses to a constant that g ignores
         # (docs/decisions.md). It acts in training alone: no engine holds the posterior.
         self.whiten: nn.Module = nn.Identity()
-        if config.preset == "cats":
+        if config.whitened:
             self.whiten = Whitening(self.latent_dim, affine=False)
         make = compact.Decoder if config.preset == "cats" else PicDecoder
         self.decoder: nn.Module = make(config.size, encoder.shapes, self.latent_dim)

@@ -40,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     parser.add_argument(
+        "--stop", type=int, metavar="STEP",
+        help="end at this step, with a checkpoint for --resume (default: the configuration's last)",
+    )  # fmt: skip
+    parser.add_argument(
         "--json", action="store_true", help="print checkpoint, step, pictures and measures as JSON"
     )
 
@@ -62,6 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
             lpips=given.lpips,
             resume=arguments.resume,
             start_from=arguments.start_from,
+            stop=arguments.stop,
         )
         if distributed.rank() == 0:
             ended = _ended(last, arguments.out, given) if arguments.json else None
