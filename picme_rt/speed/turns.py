@@ -1,13 +1,17 @@
 """Calls timed in turn: on a machine that is never quite idle, only times of one turn compare."""
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
+Name = TypeVar("Name", bound=Hashable)
 
-class Times(NamedTuple):
+
+@dataclasses.dataclass(frozen=True)
+class Times:
     """Milliseconds that a call took.
 
     Attributes:
@@ -24,11 +28,11 @@ class Times(NamedTuple):
 
 
 def in_turn(
-    calls: Mapping[str, Callable[[], object]],
+    calls: Mapping[Name, Callable[[], object]],
     rounds: int,
     *,
     progress: Callable[[range], Iterable[int]] = iter,
-) -> dict[str, Times]:
+) -> dict[Name, Times]:
     """Runs every call once, which warms up, then all of them in turn.
 
     Args:

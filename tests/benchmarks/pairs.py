@@ -1,7 +1,7 @@
 """Times that compare: before each run something else is timed, and their ratio is what is kept.
 
 Absolute times differ between machines, and on a busy one from minute to minute; a run and what ran
-right before it share their machine and their minute. compare.py compares these ratios.
+right before it share their machine and their minute. compare_runs.py compares these ratios.
 """
 
 import time
@@ -24,7 +24,7 @@ def timed(
 ) -> Result:
     """Times `call`, each run after one of the yardstick and one of its own that warms up.
 
-    Once, and alone, where nothing is timed. Else `extra_info` gets what compare.py and tables.py
+    Once, and alone, where nothing is timed. Else `extra_info` gets what compare_runs.py and tables.py
     read: of the times divided by the yardstick's, the minima's ratio and the ratios' quartiles.
 
     Args:
