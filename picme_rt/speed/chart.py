@@ -1,5 +1,7 @@
 """A report as a picture: a bar for each backend and precision, of the stages of one call."""
 
+import functools
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,9 +104,8 @@ def _parts(row: Row) -> dict[str, float]:
 
 def _round_step(least: float) -> float:
     """The smallest of 1, 2, 5, 10, 20, ... (and 0.5, 0.2, ...) that is at least `least`."""
-    power = 10.0 ** len(str(int(least)))
-    steps = [power * part for part in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)]
-    return next(step for step in steps if step >= least)
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(power * part for part in (1, 2, 5, 10) if power * part >= least)
 
 
 def _fitting(draw: "ImageDraw", text: str, size: int, width: float) -> "FreeTypeFont | ImageFont":
@@ -113,6 +114,7 @@ def _fitting(draw: "ImageDraw", text: str, size: int, width: float) -> "FreeType
     return next((font for font in fonts if draw.textlength(text, font) <= width), _font(8))
 
 
+@functools.cache
 def _font(size: int) -> "FreeTypeFont | ImageFont":
     """Pillow's own, so that no machine lacks it."""
     from PIL import ImageFont

@@ -12,16 +12,17 @@ from picme_rt import backends, choices
 from picme_rt import engine as engines
 from picme_rt.errors import MissingPackageError, UnavailableError
 from picme_rt.images import Hole, Image
-from picme_rt.session import Session
+from picme_rt.session import Info, Session
 from picme_rt.speed import cold_start, peaks, turns
 from picme_rt.speed.cold_start import ColdStart
 from picme_rt.speed.peaks import Peaks
-from picme_rt.speed.stages import decoder_macs, stages
+from picme_rt.speed.stages import STAGES, decoder_macs, stages
 from picme_rt.speed.turns import Times
 
 KS = (1, 6, 50)
 STAGE_K = 6  # results that the stages are timed for
 _STARTS = 3
+_WHOLE = "decode of the whole square"
 Progress = Callable[[Sequence[int]], Iterable[int]]
 
 
@@ -98,7 +99,11 @@ def measure(engine: Path, *, rounds: int, progress: Progress = iter) -> Report:
                 opened = Session(engine, backend=backend, precision=precision)
                 sessions.append(stack.enter_context(opened))
         times = turns.in_turn(_calls(sessions, loaded.size), rounds, progress=progress)
-        rows = [_row(session, place, times, reached) for place, session in enumerate(sessions)]
+        cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        rows = [
+            _row(session, _of(place, times), reached, cache)
+            for place, session in enumerate(sessions)
+        ]
     return Report(loaded.name, loaded.size, _cpu(), choices.cores(), rounds, reached, rows)
 
 
@@ -124,7 +129,7 @@ def _calls(sessions: list[Session], size: int) -> dict[tuple[int, str], Callable
         for name, stage in stages(session, img, hole, k=STAGE_K).items():
             found[place, name] = stage
         whole = stages(session, img, np.ones_like(hole), k=STAGE_K)
-        found[place, "whole square"] = whole["decode"]
+        found[place, _WHOLE] = whole["decode"]
     return found
 
 
@@ -132,39 +137,44 @@ def _completing(session: Session, img: Image, hole: Hole, k: int) -> Callable[[]
     return lambda: session.complete(img, hole, k=k)
 
 
-def _row(
-    session: Session, place: int, times: dict[tuple[int, str], Times], reached: Peaks | None
-) -> Row:
-    own = {name: found for (where, name), found in times.items() if where == place}
+def _of(place: int, times: dict[tuple[int, str], Times]) -> dict[str, Times]:
+    """The times of one session, by name."""
+    return {name: found for (where, name), found in times.items() if where == place}
+
+
+def _row(session: Session, times: dict[str, Times], reached: Peaks | None, cache: Path) -> Row:
     info = session.info
-    calls = {k: own.pop(f"k = {k}") for k in KS}
     macs = decoder_macs(Path(info.engine), info.precision)
-    gops = 2 * STAGE_K * macs / 1e6 / own.pop("whole square").median
+    gops = 2 * STAGE_K * macs / 1e6 / times[_WHOLE].median
     peak = reached.operations.get(info.precision) if reached else None
-    with tempfile.TemporaryDirectory() as cache:
-        starts = [
-            cold_start.measure(
-                Path(info.engine),
-                backend=info.backend,
-                precision=info.precision,
-                size=info.size,
-                cache=Path(cache),
-            )
-            for _ in range(1 + _STARTS)
-        ]
     return Row(
         chosen_by=info.chosen_by,
         backend=info.backend,
         precision=info.precision,
         threads=info.threads,
         micro_batch=info.micro_batch,
-        calls=calls,
-        stages=own,
+        calls={k: times[f"k = {k}"] for k in KS},
+        stages={stage: times[stage] for stage in STAGES},
         gmac=macs / 1e9,
         gops=gops,
         share=gops / peak if peak else None,
-        cold=min(starts[1:], key=lambda one: one.total),
+        cold=_cold_start(info, cache),
     )
+
+
+def _cold_start(info: Info, cache: Path) -> ColdStart:
+    """The fastest of some starts, after one that compiles the sources."""
+    starts = [
+        cold_start.measure(
+            Path(info.engine),
+            backend=info.backend,
+            precision=info.precision,
+            size=info.size,
+            cache=cache,
+        )
+        for _ in range(1 + _STARTS)
+    ]
+    return min(starts[1:], key=lambda one: one.total)
 
 
 def _cpu() -> str:

@@ -24,8 +24,8 @@ def timed(
 ) -> Result:
     """Times `call`, each run after one of the yardstick and one of its own that warms up.
 
-    Once, and alone, where nothing is timed. Else `extra_info` gets what compare_runs.py and tables.py
-    read: of the times divided by the yardstick's, the minima's ratio and the ratios' quartiles.
+    Once, and alone, where nothing is timed. Else `extra_info` gets what compare_runs.py and
+    tables.py read: the minimum divided by the yardstick's, the quartiles of the rounds' ratios.
 
     Args:
         benchmark: The case's fixture.
