@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from picme_rt import MissingPackageError, Session, backends, choices, cli, tuning
 from picme_rt import engine as engines
 from picme_rt.choices import Measured, Settings
-from picme_rt.speed import chart, cold_start, peaks, report, stages, table, turns
+from picme_rt.speed import chart, cold_start, peaks, report, stages, table, timing
 
 COLD = cold_start.ColdStart(8.0, 50.0, 70.0, 12.0, 140.0, 90_000_000)
 
@@ -38,8 +38,8 @@ def path(tmp_path):
 
 def made(rows=3, **changed):
     """A report of numbers that are easy to find again."""
-    times = {k: turns.Times(k, 1.1 * k, 2.0 * k, 3.0 * k) for k in report.KS}
-    parts = dict.fromkeys(stages.STAGES, turns.Times(1.0, 1.1, 1.25, 1.5))
+    times = {k: timing.Times(k, 1.1 * k, 2.0 * k, 3.0 * k) for k in report.KS}
+    parts = dict.fromkeys(stages.STAGES, timing.Times(1.0, 1.1, 1.25, 1.5))
     row = report.Row(
         "default", "openvino", "fp32", 2, 1, times, parts, 0.5, 123.4, 0.456, COLD
     )  # fmt: skip
@@ -96,7 +96,7 @@ def test_the_stages_do_what_a_call_does(path):
 def test_calls_are_timed_in_turn():
     order = []
     calls = {name: functools.partial(order.append, name) for name in "ab"}
-    times = turns.in_turn(calls, 3)
+    times = timing.in_turn(calls, 3)
     assert "".join(order) == "ab" * 4  # the first turn warms up
     assert set(times) == {"a", "b"}
 
@@ -104,7 +104,7 @@ def test_calls_are_timed_in_turn():
 def test_a_time_is_what_passed(monkeypatch):
     clock = iter(np.cumsum([0, 1, 5, 3, 5, 2, 5, 4]))  # calls of 1, 3, 2 and 4 s
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    (found,) = turns.in_turn({"it": lambda: None}, 4).values()
+    (found,) = timing.in_turn({"it": lambda: None}, 4).values()
     assert (found.minimum, found.median) == (1000, 2500)
     assert 1000 < found.low < 2000
     assert 3000 < found.high < 4000
@@ -123,7 +123,7 @@ def test_the_table_says_calls_stages_first_results_and_the_machine():
 
 
 def test_a_bar_is_as_long_as_its_call(tmp_path):
-    slow = {6: turns.Times(20.0, 20.0, 24.0, 30.0)}
+    slow = {6: timing.Times(20.0, 20.0, 24.0, 30.0)}
     done = made(rows=2)
     done.rows.append(dataclasses.replace(done.rows[0], calls={**done.rows[0].calls, **slow}))
     chart.write(done, tmp_path / "chart.png")

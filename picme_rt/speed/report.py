@@ -13,11 +13,11 @@ from picme_rt import engine as engines
 from picme_rt.errors import MissingPackageError, UnavailableError
 from picme_rt.images import Hole, Image
 from picme_rt.session import Info, Session
-from picme_rt.speed import cold_start, peaks, turns
+from picme_rt.speed import cold_start, peaks, timing
 from picme_rt.speed.cold_start import ColdStart
 from picme_rt.speed.peaks import Peaks
 from picme_rt.speed.stages import STAGES, decoder_macs, stages
-from picme_rt.speed.turns import Times
+from picme_rt.speed.timing import Times
 
 KS = (1, 6, 50)
 STAGE_K = 6  # results that the stages are timed for
@@ -98,7 +98,7 @@ def measure(engine: Path, *, rounds: int, progress: Progress = iter) -> Report:
             with contextlib.suppress(UnavailableError):  # a precision that this CPU lacks
                 opened = Session(engine, backend=backend, precision=precision)
                 sessions.append(stack.enter_context(opened))
-        times = turns.in_turn(_calls(sessions, loaded.size), rounds, progress=progress)
+        times = timing.in_turn(_calls(sessions, loaded.size), rounds, progress=progress)
         cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         rows = [
             _row(session, _of(place, times), reached, cache)
