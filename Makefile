@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-OUT ?= bench.json
+BENCH ?= bench.json
 BUILD := pyproject.toml CMakeLists.txt $(wildcard kernels/*)
 SOURCES := $(wildcard kernels/*.cpp kernels/*.h kernels/*.cu kernels/emulated/*.h training/gpu/*.cu training/gpu/*.h tests/*.cpp tests/sanitize/*.cpp)
 
@@ -17,9 +17,9 @@ demo: $(VENV)/with-demo  ## complete a real photograph six times and say where t
 test: lint  ## install everything, build the kernels, lint, type-check, run every test
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/with-dev  ## time the latency suite into bench.json (or OUT=FILE) and print its tables
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-json=$(OUT)
-	$(BIN)/python tests/benchmarks/tables.py $(OUT)
+bench: $(VENV)/with-dev  ## time the latency suite into bench.json (or BENCH=FILE) and print its tables
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-json=$(BENCH)
+	$(BIN)/python tests/benchmarks/tables.py $(BENCH)
 
 bench-compare: $(VENV)/with-dev  ## fail if the run NEW=b.json is over 15 % slower than BASE=a.json
 	$(BIN)/python tests/benchmarks/compare_runs.py $(BASE) $(NEW)
