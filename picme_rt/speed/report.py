@@ -90,7 +90,7 @@ def measure(engine: Path, *, rounds: int, progress: Progress = iter) -> Report:
     """
     loaded = engines.load(engine)
     reached = None
-    with contextlib.suppress(MissingPackageError):
+    with contextlib.suppress(MissingPackageError):  # then the table says what would measure it
         reached = peaks.measure()
     with contextlib.ExitStack() as stack:
         sessions = []
