@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH ?= bench.json
 BUILD := pyproject.toml CMakeLists.txt $(wildcard kernels/*)
 SOURCES := $(wildcard kernels/*.cpp kernels/*.h kernels/*.cu kernels/emulated/*.h training/gpu/*.cu training/gpu/*.h tests/*.cpp tests/sanitize/*.cpp)
 
-.PHONY: help demo test bench fuzz lint fmt sanitize gpu-check clean
+.PHONY: help demo test bench bench-compare fuzz lint fmt sanitize gpu-check clean
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,8 +17,12 @@ demo: $(VENV)/with-demo  ## complete a real photograph six times and say where t
 test: lint  ## install everything, build the kernels, lint, type-check, run every test
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/with-dev  ## time the latency suite
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+bench: $(VENV)/with-dev  ## time the latency suite into bench.json (or BENCH=FILE) and print its tables
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-json=$(BENCH)
+	$(BIN)/python tests/benchmarks/tables.py $(BENCH)
+
+bench-compare: $(VENV)/with-dev  ## fail if the run NEW=b.json is over 15 % slower than BASE=a.json
+	$(BIN)/python tests/benchmarks/compare_runs.py $(BASE) $(NEW)
 
 fuzz: $(VENV)/with-dev  ## 100,000 damaged engines, 10,000 pictures and masks, 8 threads for a minute
 	$(BIN)/python tests/fuzz/threads.py engines/cats128 --threads 8 --seconds 60

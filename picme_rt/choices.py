@@ -6,7 +6,6 @@ changed is not found, and nothing has to expire. Written whole or not at all.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import sys
@@ -157,6 +156,8 @@ def _about(engine: Engine, packages: Sequence[str]) -> dict[str, Any]:
 
 def _place(about: dict[str, Any]) -> Path | None:
     """The file for it; None where this user has no home."""
+    import hashlib  # 2 ms of `import picme_rt` otherwise; likewise below
+
     root = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not root.is_absolute():  # such are to be ignored, says the XDG specification
         root = Path(os.path.expanduser("~")) / ".cache"
@@ -175,6 +176,7 @@ def _version(package: str) -> str | None:
 
 def _cpu() -> str:
     """The CPU's name and, where the system tells, a digest of what it can do."""
+    import hashlib
     import platform
 
     name = platform.processor() or platform.machine()

@@ -1,7 +1,6 @@
 """An engine: a directory with `engine.json` and the files it names (docs/engine-format.md)."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -89,6 +88,8 @@ class Engine:
         Raises:
             EngineError: The file is missing, of another length, or changed since it was exported.
         """
+        import hashlib  # 2 ms of `import picme_rt` otherwise
+
         path, expected = self.path / name, self.files[name]
         content = _read(self.path, name, expected.bytes, expected.bytes)
         if hashlib.sha256(content).hexdigest() != expected.sha256:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import gc
 import importlib
+import os
 import subprocess
 import sys
 import weakref
@@ -265,6 +266,21 @@ def test_auto_takes_what_is_installed(tiny, monkeypatch, missing):
     (other,) = set(backends.BACKENDS) - {missing}
     with picme_rt.Session(tiny()) as session:
         assert (session.info.backend, session.info.chosen_by) == (other, "default")
+
+
+def test_onnxruntime_is_imported_without_its_telemetry(tmp_path):
+    """With it, the import makes a device's number and a file of events in the user's cache."""
+    code = (
+        "import os, sys, picme_rt; picme_rt.Session(sys.argv[1], backend='onnxruntime'); "
+        "print('ORT_DISABLE_TELEMETRY' in os.environ, os.listdir(os.environ['XDG_CACHE_HOME']))"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "engines" / "cats128")], env=environment,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "False []\n"
 
 
 def test_openvino_is_imported_without_its_telemetry():

@@ -9,7 +9,7 @@ import tiny_engines
 from cpu_backends import EVERY
 
 import picme_rt
-from picme_rt import atomic, backends, choices, cli, tuning
+from picme_rt import atomic, backends, choices, tuning
 from picme_rt import engine as engines
 from picme_rt.choices import Measured, Settings
 
@@ -227,34 +227,3 @@ def test_tuning_leaves_out_a_precision_that_this_cpu_lacks(engine, monkeypatch):
 
     monkeypatch.setattr(backends, "load", older)
     assert {one.settings.precision for one in tuning.tune(engine)} == {"fp32"}
-
-
-def test_bench_prints_a_row_for_auto_and_each_backend(path, capsys, cache):
-    assert cli.main(["bench", str(path), "--rounds", "1", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    rows = [(row["backend"], row["precision"], row["chosen by"]) for row in report["rows"]]
-    assert rows[0] == ("onnxruntime", "fp32", "default")
-    assert rows[1:] == [(*one, "asked") for one in EVERY]
-    assert all(row[name] > 0 for row in report["rows"] for name in ("encode", "k = 1", "k = 6"))
-    assert not cache.exists()
-    assert cli.main(["bench", str(path), "--rounds", "1"]) == 0
-    out = capsys.readouterr().out
-    assert len(out.splitlines()) == 2 + len(rows)
-    assert "openvino" in out
-
-
-def test_bench_tune_lets_auto_know(path, engine, capsys, monkeypatch):
-    monkeypatch.setattr(tuning, "tune", lambda *_, **__: [SLOW, FAST])
-    assert cli.main(["bench", str(path), "--tune", "--rounds", "1", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["rows"][0]["chosen by"] == "measured"
-    assert read(engine) == [SLOW, FAST]
-    assert cli.main(["info", str(path), "--json"]) == 0
-    info = json.loads(capsys.readouterr().out)
-    assert (info["backend"], info["threads"], info["micro_batch"]) == ("openvino", 1, 4)
-    assert info["chosen_by"] == "measured"
-
-
-def test_bench_refuses_no_rounds(path, capsys):
-    assert cli.main(["bench", str(path), "--rounds", "0"]) == 1
-    assert "--rounds must be at least 1, got 0" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """ONNX Runtime on the CPU: the backend that runs everywhere."""
 
 import importlib
+import os
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -13,6 +15,9 @@ from picme_rt.tensors import Graph
 
 if TYPE_CHECKING:
     import onnxruntime
+
+_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+_importing = threading.Lock()
 
 
 def load(graphs: Graphs, settings: Settings) -> HostBackend:
@@ -32,13 +37,22 @@ def load(graphs: Graphs, settings: Settings) -> HostBackend:
 
 
 def _import() -> ModuleType:
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as exc:
-        raise MissingPackageError(
-            "this engine needs onnxruntime, which is not installed or cannot be imported "
-            f"({one_line(exc)}); pip install 'picme_rt[cpu]'"
-        ) from exc
+    """Imports ONNX Runtime without its telemetry, a thread that reports to its vendor."""
+    with _importing:
+        before = os.environ.get(_TELEMETRY)
+        os.environ[_TELEMETRY] = "1"  # read once, by the import
+        try:
+            return importlib.import_module("onnxruntime")
+        except ImportError as exc:
+            raise MissingPackageError(
+                "this engine needs onnxruntime, which is not installed or cannot be imported "
+                f"({one_line(exc)}); pip install 'picme_rt[cpu]'"
+            ) from exc
+        finally:
+            if before is None:
+                del os.environ[_TELEMETRY]
+            else:
+                os.environ[_TELEMETRY] = before
 
 
 def _runners(ort: ModuleType, graph: Checked, batch: int, threads: int) -> Callable[[], Runner]:

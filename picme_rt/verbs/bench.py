@@ -1,20 +1,17 @@
-"""`picme bench ENGINE`: how long each backend takes on this machine; --tune lets `auto` know."""
+"""`picme bench ENGINE`: how fast each backend is on this machine; --tune lets `auto` know."""
 
 import argparse
-import collections
-import contextlib
+import dataclasses
 import json
-import statistics
-import time
-from collections.abc import Callable
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+from picme_rt import atomic, backends, choices, engine, tuning
+from picme_rt.errors import InputError
 
-from picme_rt import backends, choices, engine, tuning
-from picme_rt.errors import InputError, UnavailableError
-from picme_rt.session import Session
+if TYPE_CHECKING:
+    from picme_rt.speed.report import Report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,67 +25,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds", type=int, default=10, help="calls of each kind, at least 1 (default: 10)"
     )
-    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.add_argument(
+        "--chart", type=Path, metavar="FILE.png",
+        help="write a bar chart of a call's stages, a PNG picture",
+    )  # fmt: skip
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE",
+        help="write all numbers as JSON to FILE; without FILE print them instead of the table",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints medians in milliseconds: a row for `auto` and one for each backend and precision."""
+    """Prints the table (`picme_rt.speed.table`), writes the chart and the JSON file."""
     from tqdm import tqdm
+
+    from picme_rt.speed import report, table
 
     if arguments.rounds < 1:
         raise InputError(f"--rounds must be at least 1, got {arguments.rounds}")
+    to_stdout = arguments.json == "-"
+    file = None if to_stdout or arguments.json is None else Path(arguments.json)
+    _check_free(arguments.chart, "--chart", ".png", force=arguments.force)
+    _check_free(file, "--json", "", force=arguments.force)
     loaded = engine.load(arguments.engine)
-    report: dict[str, Any] = {}
+    tuned = None
     if arguments.tune:
         measured = tuning.tune(loaded, progress=lambda pairs: tqdm(pairs, disable=None))
-        report["choices"] = str(choices.write(loaded, backends.BACKENDS, measured))
-    asked = [("auto", "auto")]
-    asked += [(b, p) for b in backends.installed() for p in backends.offered(loaded, b)]
-    rows = report["rows"] = _measure(arguments.engine, asked, arguments.rounds)
-    if arguments.json:
-        print(json.dumps(report, indent=1))
+        tuned = str(choices.write(loaded, backends.BACKENDS, measured))
+    done = report.measure(
+        arguments.engine,
+        rounds=arguments.rounds,
+        progress=lambda rounds: tqdm(rounds, unit="round", disable=None),
+    )
+    if file is not None:
+        with atomic.file(file) as fresh:
+            fresh.write_text(_json(done, tuned), encoding="utf-8")
+    if arguments.chart is not None:
+        from picme_rt.speed import chart
+
+        with atomic.file(arguments.chart) as fresh:
+            chart.write(done, fresh)
+    print(_json(done, tuned) if to_stdout else table.text(done))
+    if tuned is not None:
+        print(f"choices of auto: {tuned}", file=sys.stderr if to_stdout else sys.stdout)
+
+
+def _check_free(place: Path | None, flag: str, suffix: str, *, force: bool) -> None:
+    """Refuses a file before anything is measured for it."""
+    if place is None:
         return
-    print(f"{loaded.name}, {loaded.size} x {loaded.size}, hole in the middle; medians in ms")
-    for cells in (tuple(rows[0]), *(tuple(row.values()) for row in rows)):
-        texts = [f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells]
-        print("  ".join(f"{text:>11}" for text in texts))
-    if arguments.tune:
-        print(f"choices of auto: {report['choices']}")
+    if suffix and place.suffix.lower() != suffix:
+        raise InputError(f"{flag} must be a file {suffix}, got {place}")
+    if place.is_dir() or not place.parent.is_dir():
+        raise InputError(f"{flag} must be a file in a folder that is there, got {place}")
+    if place.exists() and not force:
+        raise InputError(f"{place} exists; pass --force to overwrite, or another {flag}")
 
 
-def _measure(path: Path, asked: list[tuple[str, str]], rounds: int) -> list[dict[str, Any]]:
-    """A row for each backend and precision; all are timed in turn."""
-    sessions = []
-    for backend, precision in asked:
-        with contextlib.suppress(UnavailableError):  # a precision that this CPU lacks has no row
-            sessions.append(Session(path, backend=backend, precision=precision))
-    size = sessions[0].info.size
-    img = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
-    hole = np.zeros((size, size), bool)
-    hole[size // 4 : size - size // 4, size // 4 : size - size // 4] = True
-    stages: dict[str, Callable[[Session], object]] = {
-        "encode": lambda session: session.encode(img, hole),
-        "k = 1": lambda session: session.complete(img, hole, k=1),
-        "k = 6": lambda session: session.complete(img, hole, k=6),
-    }
-    times: dict[tuple[int, str], list[float]] = collections.defaultdict(list)
-    for turn in range(1 + rounds):
-        for place, session in enumerate(sessions):
-            for name, call in stages.items():
-                began = time.perf_counter()
-                call(session)
-                if turn > 0:  # the first one warms up
-                    times[place, name].append(1e3 * (time.perf_counter() - began))
-    rows = []
-    for place, session in enumerate(sessions):
-        info = session.info
-        row = {
-            "chosen by": info.chosen_by,
-            "backend": info.backend,
-            "precision": info.precision,
-            "threads": info.threads,
-            "micro-batch": info.micro_batch,
-        }
-        rows.append(row | {name: statistics.median(times[place, name]) for name in stages})
-        session.close()
-    return rows
+def _json(done: "Report", tuned: str | None) -> str:
+    return json.dumps({**dataclasses.asdict(done), "choices": tuned}, indent=1)

@@ -1,0 +1,78 @@
+"""The stages of a call, each as a function that does its share of k results again and again."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from picme_rt import composite, framing, graph_shapes, kernels
+from picme_rt import engine as engines
+from picme_rt.framing import Framing
+from picme_rt.images import Hole, Image
+from picme_rt.session import Session
+
+Stage = Literal["pre", "encode", "sample", "decode", "composite"]
+STAGES: tuple[Stage, ...] = ("pre", "encode", "sample", "decode", "composite")
+
+
+def stages(
+    session: Session, img: Image, hole: Hole, *, k: int
+) -> dict[Stage, Callable[[], object]]:
+    """What `session.complete(img, hole, k=k)` does, stage by stage, for its largest region.
+
+    Args:
+        session: An open session; buffers of its backend are borrowed for good.
+        img: (H, W, 3) uint8.
+        hole: (H, W) bool, True somewhere.
+        k: Results of the stages that are done for each: `sample`, `decode` and `composite`.
+
+    Returns:
+        `pre` (from bytes to the engine's square, and what the way back needs), `encode`, `sample`,
+        `decode` (k latents in micro-batches) and `composite` (k pictures to bytes), in this order.
+    """
+    backend, size = session._loaded(), session.info.size
+    framed: Framing = "free" if session.info.framing == "free" else "aligned"
+    encoded = session.encode(img, hole)
+    values = encoded._parts[0].values
+    region = framing.regions(hole, size, framed)[0]
+    fitted = composite.fit(img, hole, region, size)
+    image, unknown = fitted.image[None], fitted.hole[None]
+    mixture = (values["log_alpha"], values["mu"], values["log_sigma"])
+    seeds, batch = np.zeros(1, np.uint64), backend.micro_batch
+    drawn = kernels.sample_gmm(*mixture, seeds, k=k).z[0].astype(np.float32)
+    z = np.resize(drawn, (-(-k // batch) * batch, drawn.shape[1]))
+    decode = backend.decoding(values)
+    picture, target = decode(z[:batch])[0].copy(), img.copy()
+
+    def pre() -> None:
+        square = framing.regions(hole, size, framed)[0]
+        composite.canvas(composite.fit(img, hole, square, size), hole, square)
+
+    def decode_all() -> None:
+        for first in range(0, k, batch):
+            decode(z[first : first + batch])
+
+    def paste() -> None:
+        for _ in range(k):
+            encoded._paste([picture], target)
+
+    return {
+        "pre": pre,
+        "encode": lambda: backend.encode(image, unknown),
+        "sample": lambda: kernels.sample_gmm(*mixture, seeds, k=k),
+        "decode": decode_all,
+        "composite": paste,
+    }
+
+
+def decoder_macs(path: Path, precision: str) -> int:
+    """Multiply-adds of one decode of the whole square, as the graph counts them.
+
+    Args:
+        path: The engine's directory.
+        precision: A variant of the engine, or one that a backend makes of its fp32.
+    """
+    engine = engines.load(path)
+    files = engine.variants.get(precision) or engine.variants["fp32"]
+    return graph_shapes.check(engine.read(files["decoder"]), engine.tables.decoder).macs
