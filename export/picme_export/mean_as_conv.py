@@ -1,9 +1,8 @@
 """A mean of neighbours over few channels, as a convolution with constant weights.
 
-`AveragePool` of stride 1 over the three channels of a picture is the slow way on every backend: a
-convolution of 3 x 3 x 2 x 2 weights takes half of its time, and what follows can be computed with
-it (OpenVINO's tanh on three channels of a free size takes 1.2 ms of 6, at 256; beside a
-convolution 0.1).
+What follows an `AveragePool` over the three channels of a picture is computed by itself, and on
+sides that are free OpenVINO's tanh then takes 1.2 of 6 ms (256 x 256, one core); with a convolution
+of 3 x 3 x 2 x 2 weights it is computed together. ONNX Runtime gains 0.4 ms.
 """
 
 import numpy as np

@@ -160,11 +160,12 @@ class HostBackend:
             if name in encoded:
                 buffer[:] = encoded[name]  # into every place of the micro-batch
         size = runner.outputs["picture"].shape[-1]
-        made = Box(0, 0, size, size)
-        if isinstance(runner, BoxRunner):
-            made = made if box is None else box
-            runner.aim(made)
-        return _Decoding(self._decoder, runner, made)
+        whole = Box(0, 0, size, size)
+        if not isinstance(runner, BoxRunner):
+            return _Decoding(self._decoder, runner, whole)
+        asked = whole if box is None else box
+        runner.aim(asked)
+        return _Decoding(self._decoder, runner, asked)
 
 
 class _Decoding:

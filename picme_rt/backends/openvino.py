@@ -121,3 +121,6 @@ class _Runner:
 
     def run(self) -> None:
         self._request.infer(share_outputs=True)
+        for name, array in self.outputs.items():  # else an output is another part of the buffer
+            if (got := tuple(self._request.get_tensor(name).shape)) != array.shape:
+                raise EngineError(f"{name} must be {array.shape}, got {got}; export it again")
