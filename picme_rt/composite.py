@@ -107,3 +107,24 @@ def canvas(fitted: Fit, hole: Hole, region: Region) -> Canvas:
         rows=up.part(box.top - region.top, box.bottom - region.top),
         columns=up.part(box.left - region.left, box.right - region.left),
     )
+
+
+def needed(canvas: Canvas) -> Box:
+    """The pixels of the decoder's picture on which a result depends: the hole and its surroundings.
+
+    Half-open rows and columns of (S, S). Whatever other pixels hold, NaN and infinity left aside,
+    the bytes of `picme_rt.kernels.composite` are the same.
+    """
+    if canvas.known.all():  # the hole is smaller than a place
+        return Box(0, 0, canvas.size, canvas.size)
+    ends = []
+    for axis in (1, 0):  # rows, columns
+        (places,) = np.nonzero(~canvas.known.all(axis))
+        first, last = int(places[0]), int(places[-1]) + 1
+        if canvas.known.any():
+            for taps in (canvas.grow, canvas.blur):
+                first, last = taps.support(first, last)
+            first, last = first * canvas.cell, last * canvas.cell
+        ends.append((first, last))
+    (top, bottom), (left, right) = ends
+    return Box(top, left, bottom, right)

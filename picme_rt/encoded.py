@@ -12,7 +12,7 @@ from picme_rt import composite, framing, kernels
 from picme_rt.backends import Backend, Decoding
 from picme_rt.composite import Canvas
 from picme_rt.errors import EngineError, InputError
-from picme_rt.framing import Framing
+from picme_rt.framing import Box, Framing
 from picme_rt.images import Float, Hole, Image
 from picme_rt.kernels import Mode
 
@@ -85,10 +85,11 @@ class Mixture(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One region of a picture: the encoder's outputs, and where its results go."""
+    """One region of a picture: the encoder's outputs, where its results go, what these need."""
 
     values: dict[str, Float]
     canvas: Canvas
+    box: Box
 
 
 class Encoded:
@@ -153,7 +154,7 @@ class Encoded:
         size = backend.micro_batch
         decoders: list[Decoding] = []
         try:
-            decoders += (backend.decoding(part.values) for part in self._parts)
+            decoders += (backend.decoding(part.values, part.box) for part in self._parts)
             end = request.first + request.k
             # Always `size` latents a run, result i in place i mod size: no picture's bits can
             # depend on k or first, whatever a backend's arithmetic does with a place in a batch.
@@ -164,8 +165,8 @@ class Encoded:
                     decode(np.resize(z, (size, z.shape[1])))
                     for decode, z in zip(decoders, latents, strict=True)
                 ]
-                for pictures in made:
-                    _check_picture(pictures)
+                for decode, pictures in zip(decoders, made, strict=True):
+                    _check_picture(pictures, decode.box)
                 for index in range(max(block, request.first), min(block + size, end)):
                     place = index - request.first
                     target = np.empty_like(self._img) if into is None else into[place]
@@ -227,7 +228,8 @@ def encode(
         values = backend.encode(fitted.image[None], fitted.hole[None])
         check_values(values)
         values["hole"] = fitted.hole[None]
-        parts.append(Part(values, composite.canvas(fitted, hole, region)))
+        canvas = composite.canvas(fitted, hole, region)
+        parts.append(Part(values, canvas, composite.needed(canvas)))
     return Encoded(loaded, primitives, pixels.copy(), parts)
 
 
@@ -256,8 +258,9 @@ def check_values(values: dict[str, Float]) -> None:
         )
 
 
-def _check_picture(pictures: Float) -> None:
+def _check_picture(pictures: Float, box: Box) -> None:
     """Refuses NaN, infinity and numbers that no colour has: they would be pixels of any kind."""
+    pictures = pictures[:, :, box.top : box.bottom, box.left : box.right]
     if not (pictures.min() >= -_PICTURE and pictures.max() <= _PICTURE):
         raise EngineError(
             "the engine's decoder gave values that are not finite or not in [-1, 1]; "

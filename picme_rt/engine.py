@@ -13,14 +13,16 @@ from typing import Any, NoReturn
 from picme_rt import tensors
 from picme_rt.errors import EngineError, one_line
 from picme_rt.framing import Framing
+from picme_rt.windows import Crop
 
-FORMAT = 1
+FORMAT = 2
+"""A decoder with a box has format 2; without one it is written as 1, which older readers know."""
 MANIFEST = "engine.json"
 _MANIFEST_BYTES = 1 << 20
 _MANIFEST_DEPTH = 32
 _FILE_BYTES = 1 << 29
 _LIMITS = {"size": (16, 4096), "primitives": (1, 4096), "latent": (1, 1 << 20)}
-_FEATURES, _VARIANTS, _FILES, _NAME = 64, 16, 64, 255
+_FEATURES, _VARIANTS, _FILES, _NAME, _CROPS = 64, 16, 64, 255, 16
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", re.ASCII)
 _PRECISION = re.compile(r"[a-z0-9_]{1,32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -57,6 +59,7 @@ class Engine:
         variants: Precision -> role (`encoder`, `decoder`) -> file name.
         files: Every file by its name inside the directory.
         provenance: Training data, licence, commit, measures: for people, not for the runtime.
+        crops: Where the decoder crops its maps to a box; none if it makes whole pictures alone.
     """
 
     path: Path
@@ -70,6 +73,7 @@ class Engine:
     variants: dict[str, dict[str, str]]
     files: dict[str, File]
     provenance: dict[str, Any]
+    crops: tuple[Crop, ...] = ()
 
     @property
     def tables(self) -> tensors.Tables:
@@ -80,6 +84,7 @@ class Engine:
             latent=self.latent,
             features=self.features,
             z_m=self.z_m,
+            crops=len(self.crops),
         )
 
     def read(self, name: str) -> bytes:
@@ -100,7 +105,7 @@ class Engine:
 def manifest(engine: Engine) -> str:
     """The text of `engine.json` for an engine: what `load` reads."""
     content = {
-        "format": FORMAT,
+        "format": FORMAT if engine.crops else 1,
         "kind": "picme",
         "name": engine.name,
         "framing": engine.framing,
@@ -109,9 +114,10 @@ def manifest(engine: Engine) -> str:
         "latent": engine.latent,
         "features": engine.features,
         "z_m": engine.z_m,
+        **({"crops": [crop._asdict() for crop in engine.crops]} if engine.crops else {}),
         "tensors": {
             role: {
-                way: {t.name: ["B", *t.shape] for t in getattr(graph, way)}
+                way: {t.name: list(t.axes) for t in getattr(graph, way)}
                 for way in ("inputs", "outputs")
             }
             for role, graph in engine.tables._asdict().items()
@@ -130,10 +136,10 @@ def load(path: Path) -> Engine:
         EngineError: The directory or its manifest is missing, damaged, newer or foreign.
     """
     content = _manifest(path)
-    if content.get("format") != FORMAT or type(content["format"]) is not int:
+    if content.get("format") not in (1, FORMAT) or type(content["format"]) is not int:
         raise EngineError(
             f"{path} has engine format {_short(content.get('format'))}, "
-            f"this picme_rt reads {FORMAT}; update picme_rt, or export the checkpoint again"
+            f"this picme_rt reads 1 and {FORMAT}; update picme_rt, or export the checkpoint again"
         )
     if content.get("kind") != "picme":
         got = _short(content.get("kind"))
@@ -264,6 +270,7 @@ def _parse(path: Path, content: dict[str, Any]) -> Engine:
         variants=_variants(path, content["variants"], content["files"]),
         files=_files(path, content["files"]),
         provenance=content["provenance"],
+        crops=_crops(path, content["crops"], content["size"]) if content["format"] > 1 else (),
     )
 
 
@@ -281,6 +288,19 @@ def _features(path: Path, entries: list[Any]) -> list[tuple[int, ...]]:
                 f"features of {path} must be [C, h, w] of 1..4096, got {_short(shape)}"
             )
     return [tuple(shape) for shape in entries]
+
+
+def _crops(path: Path, entries: list[Any], size: int) -> tuple[Crop, ...]:
+    if type(entries) is not list or not 1 <= len(entries) <= _CROPS:
+        raise EngineError(f"crops of {path} must be 1 to {_CROPS}, got {_short(entries)}")
+    sides = [*(entry["side"] for entry in entries), size]
+    for entry, finer in zip(entries, sides[1:], strict=True):
+        right = set(entry) == set(Crop._fields) and all(type(n) is int for n in entry.values())
+        if not right or not all(0 <= entry[name] <= 64 for name in ("before", "after", "halo")):
+            raise EngineError(f"a crop of {path} must be a side and reaches, got {_short(entry)}")
+        if type(finer) is not int or entry["side"] < 1 or finer % entry["side"]:
+            raise EngineError(f"crops of {path} must divide one another and {size}, got {sides}")
+    return tuple(Crop(**entry) for entry in entries)
 
 
 def _files(path: Path, entries: dict[str, Any]) -> dict[str, File]:

@@ -17,12 +17,15 @@ class Value(NamedTuple):
         shape: All axes, the batch's too.
         content: Its numbers in a row, where they are few and known.
         fixed: Whether it lies in the file.
+        free: Whether its numbers come with each call, as those of a box do: then `content` is one
+            case of many, and nothing but what a crop leaves may depend on it.
     """
 
     kind: Kind
     shape: Shape
     content: tuple[float, ...] | None = None
     fixed: bool = False
+    free: bool = False
 
     @property
     def numbers(self) -> int:
@@ -58,6 +61,11 @@ class Call:
         if len(found) != len(self._inputs) or len(kinds) != 1 or not least <= len(found) <= most:
             raise EngineError(f"it must have {least} to {most} inputs of one kind")
         return found
+
+    def kind(self) -> Kind:
+        """The kind of its first input."""
+        first = self._inputs[0] if self._inputs else None
+        return "float32" if first is None else first.kind
 
     def integer(self, name: str, default: int | None, low: int, high: int) -> int:
         """An attribute in low..high."""

@@ -12,9 +12,11 @@ import numpy as np
 
 from picme_rt import onnx_file, tensors
 from picme_rt.errors import EngineError
+from picme_rt.framing import Box
 from picme_rt.graph_nodes import Call, Value
 from picme_rt.onnx_file import Declared, Model, Weight
 from picme_rt.operators import RULES
+from picme_rt.windows import Crop, Windows, windows
 
 FLOATS_PER_PIXEL = 8192
 """Most numbers of all values of a graph together, a pixel of the picture; ours have up to 1019."""
@@ -41,12 +43,17 @@ class Cost(NamedTuple):
     macs: int
 
 
-def check(content: bytes, graph: tensors.Graph) -> Cost:
+def check(content: bytes, graph: tensors.Graph, crops: tuple[Crop, ...] = ()) -> Cost:
     """Refuses a graph that is not as our exporter writes it, or takes more than a picture can.
 
     Args:
         content: All bytes of the ONNX file.
         graph: Inputs and outputs that it must have, in this order.
+        crops: Of a decoder with a box: it is looked at with the whole picture, and with boxes of
+            one pixel in the middle and in two corners.
+
+    Returns:
+        What it takes, with a box that is the whole picture.
 
     Raises:
         EngineError: The graph is damaged or foreign, has another operator or attribute, another
@@ -55,27 +62,51 @@ def check(content: bytes, graph: tensors.Graph) -> Cost:
     model = onnx_file.parse(content)
     _check_ends("inputs", model.inputs, graph.inputs)
     _check_ends("outputs", model.outputs, graph.outputs)
-    pixels = next(math.prod(t.shape) for t in graph.inputs if t.name == "hole")
-    known, taken, macs = _run(model, pixels)
+    side = _side(graph)
+    places = (side // 2, 0, side - 1) if crops else ()
+    for box in (*(Box(at, at, at + 1, at + 1) for at in places), Box(0, 0, side, side)):
+        found = _check_box(model, graph, windows(side, crops, box))
+    return found
+
+
+def cost(content: bytes, graph: tensors.Graph, crops: tuple[Crop, ...], box: Box) -> Cost:
+    """What a checked decoder takes for a box of its picture."""
+    return _check_box(onnx_file.parse(content), graph, windows(_side(graph), crops, box))
+
+
+def _side(graph: tensors.Graph) -> int:
+    """S, of the picture that both graphs work on."""
+    return next(t.shape[-1] for t in graph.inputs if t.name == "hole")
+
+
+def _check_box(model: Model, graph: tensors.Graph, asked: Windows) -> Cost:
+    known, taken, macs = _run(model, _side(graph) ** 2, asked)
     for tensor in graph.outputs:
-        if (got := known.get(tensor.name, _NOTHING)).shape != (1, *tensor.shape):
-            raise EngineError(f"output {tensor.name} must be {(1, *tensor.shape)}, got {got.shape}")
+        shape = (1, *tensor.shape)
+        if tensor.cropped:
+            made = asked.made
+            shape = (1, *tensor.shape[:-2], made.bottom - made.top, made.right - made.left)
+        if (got := known.get(tensor.name, _NOTHING)).shape != shape:
+            raise EngineError(f"output {tensor.name} must be {shape}, got {got.shape}")
+    cropped = {tensor.name for tensor in graph.outputs if tensor.cropped}
     for declared in (*model.values, *model.outputs):
-        _check_declared(declared, known.get(declared.name, _NOTHING))
+        if declared.name not in cropped:
+            _check_declared(declared, known.get(declared.name, _NOTHING))
     return Cost({name: value.shape for name, value in known.items()}, taken, macs)
 
 
 def _check_ends(what: str, got: tuple[Declared, ...], expected: tuple[tensors.Tensor, ...]) -> None:
-    """Names, kinds and shapes of inputs or outputs, with the free batch axis in front."""
+    """Names, kinds and shapes of inputs or outputs; a free axis may have any name."""
     names = [one.name for one in got]
     if names != [t.name for t in expected]:
         raise EngineError(f"{what} must be {', '.join(t.name for t in expected)}, got {names}")
     for one, tensor in zip(got, expected, strict=True):
-        free = one.shape[:1] and isinstance(one.shape[0], str)
-        if one.kind != "float32" or not free or one.shape[1:] != tensor.shape:
+        pairs = list(zip(one.shape, tensor.axes, strict=False))
+        right = len(one.shape) == len(tensor.axes) and one.kind == tensor.kind
+        if not right or not all(a == b or {type(a), type(b)} == {str} for a, b in pairs):
             raise EngineError(
-                f"{what} must be float32 with a free batch axis in front, "
-                f"{tensor.name} {tensor.shape}, got {one.kind} {one.shape}"
+                f"{what} must be as the engine says, with a free axis where it has a name: "
+                f"{tensor.name} {tensor.kind} {tensor.axes}, got {one.kind} {one.shape}"
             )
 
 
@@ -90,10 +121,14 @@ def _check_declared(declared: Declared, value: Value) -> None:
         )
 
 
-def _run(model: Model, pixels: int) -> tuple[dict[str, Value], int, int]:
+def _run(model: Model, pixels: int, asked: Windows) -> tuple[dict[str, Value], int, int]:
     """Every node in turn, as far as its shapes go: all values, bytes and multiplications."""
     known = {weight.name: _weight(weight) for weight in model.weights}
     for one in model.inputs:
+        if one.kind == "int64":  # the box
+            row = tuple(asked.rows.ravel().tolist())
+            known[one.name] = Value("int64", asked.rows.shape, row, free=True)
+            continue
         known[one.name] = Value("float32", (1, *(n for n in one.shape[1:] if isinstance(n, int))))
     most = min(FLOATS_PER_PIXEL * 4 * pixels, MOST_BYTES)
     taken = sum(_bytes(known[one.name]) for one in model.inputs)

@@ -25,7 +25,7 @@ def broadcast(one: Shape, other: Shape) -> Shape:
 
 def known(value: Value) -> tuple[float, ...]:
     """The numbers of a value that is known before the graph runs."""
-    if value.content is None:
+    if value.content is None or value.free:
         raise EngineError("an input that must be known before the graph runs is not")
     return value.content
 

@@ -206,6 +206,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "Reshape": layout.reshape,
     "Resize": _resize,
     "Shape": layout.shape,
+    "Slice": layout.slice_,
     "Softmax": _softmax,
     "Split": layout.split,
     "Sub": _elementwise,

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from picme_rt import operator_values as values
 from picme_rt.errors import EngineError
 from picme_rt.graph_nodes import Call, Results, Value
@@ -15,6 +17,8 @@ def concat(call: Call) -> Results:
     axis = values.axis(call, rank, default=None)
     if len({(*one.shape[:axis], *one.shape[axis + 1 :], len(one.shape)) for one in parts}) != 1:
         raise EngineError(f"inputs must be alike but for axis {axis}, got {values.shapes(parts)}")
+    if any(one.free for one in parts):
+        raise EngineError("what comes with a call may only crop")
     total = sum(one.shape[axis] for one in parts)
     shape = (*parts[0].shape[:axis], total, *parts[0].shape[axis + 1 :])
     content: tuple[float, ...] | None = ()
@@ -78,12 +82,31 @@ def expand(call: Call) -> Results:
 
 
 def gather(call: Call) -> Results:
-    """Gather: known places along an axis."""
-    x, indices = call.inputs("float32", "int64")
+    """Gather: known places along an axis, of floats or of a box."""
+    x, indices = call.inputs(call.kind(), "int64")
     axis = values.axis(call, len(x.shape), default=0)
     if not all(-x.shape[axis] <= n < x.shape[axis] for n in values.known(indices)):
         raise EngineError(f"its indices must be in axis {axis} of {x.shape}")
-    return Results([Value("float32", x.shape[:axis] + indices.shape + x.shape[axis + 1 :])])
+    shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
+    if x.kind == "float32":
+        return Results([Value("float32", shape)])
+    if not x.free or x.content is None:
+        raise EngineError("integers that it takes from must be a box")
+    places = np.array(values.known(indices), np.int64).reshape(indices.shape)
+    found = np.array(x.content, np.int64).reshape(x.shape).take(places, axis)
+    return Results([Value("int64", shape, tuple(found.ravel().tolist()), free=True)])
+
+
+def slice_(call: Call) -> Results:
+    """Slice: the window of a map that a box says; inside of the map, whatever the file holds."""
+    x, starts, ends, axes = call.inputs("float32", "int64", "int64", "int64")
+    if len(x.shape) != 4 or values.known(axes) != (2, 3) or axes.shape != (2,):
+        raise EngineError(f"it must crop the two last of 4 axes, got {x.shape}")
+    sides = list(zip(_free(starts), _free(ends), x.shape[2:], strict=True))
+    if not all(0 <= first < last <= n for first, last, n in sides):
+        raise EngineError(f"a window must be inside of {x.shape}, got {sides}")
+    window = (int(last - first) for first, last, _ in sides)
+    return Results([Value("float32", (*x.shape[:2], *window))])
 
 
 def shape(call: Call) -> Results:
@@ -93,6 +116,13 @@ def shape(call: Call) -> Results:
     if not x.shape:
         raise EngineError("its input must have axes")
     return Results([values.int_or_float("int64", (len(x.shape),), x.shape)])
+
+
+def _free(value: Value) -> tuple[float, ...]:
+    """Two numbers of a box, as they are in the case that is looked at."""
+    if not value.free or value.content is None or value.shape != (2,):
+        raise EngineError("what it begins and ends with must be two numbers of a box")
+    return value.content
 
 
 def depth_to_space(call: Call) -> Results:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from picme_rt.images import Float
 
+CUT = 2
+"""How far a blur reaches, in standard deviations."""
 _Line = NDArray[np.float64]
 
 
@@ -65,6 +67,12 @@ class Taps(NamedTuple):
         """The values first:last, C-contiguous."""
         return Taps(self.first[first:last], np.ascontiguousarray(self.weights[:, first:last]))
 
+    def support(self, first: int, last: int) -> tuple[int, int]:
+        """First and last + 1 of the values that go into first:last with a weight other than 0."""
+        places = self.first[first:last] + np.arange(len(self.weights))[:, None]
+        used = places[self.weights[:, first:last] != 0]
+        return int(used.min()), int(used.max()) + 1
+
 
 def _frozen(first: NDArray[np.intp], weights: NDArray[np.floating]) -> Taps:
     found = Taps(first.astype(np.int32), np.ascontiguousarray(weights.T, np.float32))
@@ -87,12 +95,15 @@ def taps(source: int, target: int, kernel: str) -> Taps:
 
 @functools.lru_cache(maxsize=16)
 def blur(side: int, sigma: float) -> Taps:
-    """A Gaussian blur of `sigma` places; beyond 6 sigma a weight is below float32's rounding."""
-    reach = math.ceil(6 * sigma)
+    """A Gaussian blur of `sigma` places, cut off beyond `CUT` sigma: what is far need not be known.
+
+    A short reach is what keeps the part of the picture small that a decoder makes for a hole.
+    """
+    reach = max(1, math.floor(CUT * sigma))
     width = min(2 * reach + 1, side)
     first = np.clip(np.arange(side) - reach, 0, side - width)
     distance = first[:, None] + np.arange(width) - np.arange(side)[:, None]
-    weights = np.exp(-0.5 * (distance / sigma) ** 2)
+    weights = np.where(abs(distance) <= reach, np.exp(-0.5 * (distance / sigma) ** 2), 0)
     return _frozen(first, weights / weights.sum(1, keepdims=True))
 
 

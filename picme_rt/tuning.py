@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from picme_rt import backends, choices
+from picme_rt import backends, choices, work
 from picme_rt.backends import Backend
 from picme_rt.choices import Measured, Settings
 from picme_rt.engine import Engine
 from picme_rt.errors import UnavailableError
+from picme_rt.framing import Box
 from picme_rt.images import Float
 
 LATENTS = 6  # a call's default k
@@ -60,10 +61,11 @@ def measure(engine: Engine, settings: Sequence[Settings]) -> list[Measured]:
     loaded = [backends.load(engine, one) for one in settings]
     times: list[list[float]] = [[] for _ in loaded]
     image, hole = _picture(engine.size)
+    box = work.box_of(hole[0, 0] > 0)
     for turn in range(1 + _ROUNDS):
         for backend, found in zip(loaded, times, strict=True):
             began = time.perf_counter()
-            _work(backend, image, hole)
+            _work(backend, image, hole, box)
             if turn > 0:  # the first one warms up
                 found.append(1e3 * (time.perf_counter() - began))
     return [
@@ -79,10 +81,10 @@ def _picture(size: int) -> tuple[Float, Float]:
     return (noise * (1 - hole)).astype(np.float32), hole
 
 
-def _work(backend: Backend, image: Float, hole: Float) -> None:
+def _work(backend: Backend, image: Float, hole: Float, box: Box) -> None:
     """What a call asks of a backend; the latents are the primitives' means."""
     values = backend.encode(image, hole)
-    decode = backend.decoding({**values, "hole": hole})
+    decode = backend.decoding({**values, "hole": hole}, box)
     latents = np.resize(values["mu"][0], (LATENTS, values["mu"].shape[-1]))
     for first in range(0, LATENTS, backend.micro_batch):
         z = latents[first : first + backend.micro_batch]

@@ -185,7 +185,9 @@ def test_wrong_usage_ends_with_2(disk, capsys):
 def test_info_prints_what_the_session_says(engine, session, capsys):
     assert picme("info", engine, "--json") == 0
     report = json.loads(capsys.readouterr().out)
+    shares = report.pop("decode_share")
     assert report == json.loads(json.dumps(vars(session.info)))
+    assert 0 < shares["5 % hole"] < shares["centre hole"] < 1
     assert picme("info", engine) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "backend      onnxruntime" in lines

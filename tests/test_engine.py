@@ -128,10 +128,10 @@ def test_a_manifest_of_megabytes_is_not_read(place):
     refused(place, r"must have up to 1048576 bytes, got \d+")
 
 
-@pytest.mark.parametrize("number", [0, 2, "1", None, True, 1.0])
+@pytest.mark.parametrize("number", [0, 3, "1", None, True, 1.0])
 def test_another_format_says_to_update(place, content, number):
     rewrite(place, content | {"format": number})
-    refused(place, f"format {number!r}, this picme_rt reads 1; update picme_rt")
+    refused(place, f"format {number!r}, this picme_rt reads 1 and 2; update picme_rt")
 
 
 @pytest.mark.parametrize("kind", ["idc", None, 1])
@@ -163,6 +163,16 @@ GARBLED = {
     "variants": [{}, [], None, {"fp32": {}}, {"fp32": ["encoder", "decoder"]}, {"fp32": None}],
     "files": [{}, [], None, {"fp32/encoder.onnx": None}, {"fp32/encoder.onnx": {"bytes": 5}}],
     "provenance": [None, 3, "none", [], ["ab"], [1]],
+    "crops": [
+        None, {}, [], [{"side": 32}], [5], [{"side": 32, "before": 0, "after": 0, "halo": 0}] * 17,
+        [{"side": 32, "before": 0, "after": 0, "halo": 0, "more": 0}],
+        [{"side": 32, "before": -1, "after": 0, "halo": 0}],
+        [{"side": 32, "before": 0, "after": 65, "halo": 0}],
+        [{"side": 32, "before": 0, "after": 0, "halo": 1.0}],
+        [{"side": 0, "before": 0, "after": 0, "halo": 0}],
+        [{"side": 33, "before": 0, "after": 0, "halo": 0}],
+        [{"side": "32", "before": 0, "after": 0, "halo": 0}],
+    ],
     "name": [None, 3, "x" * 256, "a\n", "\x1b[2J"],
 }  # fmt: skip
 
@@ -172,7 +182,7 @@ GARBLED = {
 )
 def test_an_absurd_entry_is_refused(place, content, entry, value):
     rewrite(place, content | {entry: value})
-    refused(place, f"{entry} of|lacks or garbles an entry|variant")
+    refused(place, f"{entry} of|a crop of|lacks or garbles an entry|variant")
 
 
 @pytest.mark.parametrize("length", [0, -1, 2**29 + 1, 10**30, 1.5, "7", True, None])

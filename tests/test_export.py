@@ -17,6 +17,8 @@ from picme_export import export, graphs, verify
 from picme_rt import atomic, cli
 from picme_rt import engine as engines
 from picme_rt.errors import InputError
+from picme_rt.framing import Box
+from picme_rt.windows import windows
 from picme_training import checkpoint
 from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.networks import Picme, fold
@@ -74,6 +76,8 @@ def test_both_graphs_in_a_row_give_what_torch_gives(tiny, batch):
     found = dict(zip(names, values, strict=True))
     z = found["mu"][:, -1] + 0.5 * np.exp(found["log_sigma"][:, -1])
     inputs = {**found, "z": z, "hole": hole.numpy()}
+    whole = windows(64, engines.load(tiny.path).crops, Box(0, 0, 64, 64))
+    inputs["box"] = whole.rows
     wanted = {t.name: inputs[t.name] for t in tables.decoder.inputs}
     (picture,) = run["decoder"].run(["picture"], wanted)
 
@@ -165,15 +169,16 @@ def test_a_graph_holds_nothing_of_the_machine_that_made_it(tiny, role):
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_the_batch_axis_is_free_and_all_others_are_fixed(tiny, role):
+def test_the_batch_and_the_sides_of_a_box_are_free_and_all_others_are_fixed(tiny, role):
     graph, table = graph_of(tiny, role).graph, getattr(engines.load(tiny.path).tables, role)
     for values, tensors in ((graph.input, table.inputs), (graph.output, table.outputs)):
         assert [value.name for value in values] == [t.name for t in tensors]
         for value, tensor in zip(values, tensors, strict=True):
-            batch, *others = value.type.tensor_type.shape.dim
-            assert batch.dim_param == "B"
-            assert tuple(axis.dim_value for axis in others) == tensor.shape
-            assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+            axes = value.type.tensor_type.shape.dim
+            assert tuple(axis.dim_param or axis.dim_value for axis in axes) == tensor.axes
+            assert tensor.axes[0] == "B" or tensor.name == "box"
+            kinds = {"float32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
+            assert value.type.tensor_type.elem_type == kinds[tensor.kind]
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -13,7 +13,9 @@ from onnx import helper, numpy_helper
 from picme_rt import engine as engines
 from picme_rt import graph_shapes, tensors
 from picme_rt.errors import EngineError
+from picme_rt.framing import Box
 from picme_rt.operators import RULES
+from picme_rt.windows import Crop, windows
 
 ROLES = ("encoder", "decoder")
 HOLE = tensors.Tensor("hole", (1, 16, 16))
@@ -123,7 +125,7 @@ def test_the_shape_of_a_value_may_be_the_shape_of_another():
 
 
 def test_every_operator_has_a_case():
-    assert {case[0] for case in GOOD} | {"Shape"} == set(RULES)
+    assert {case[0] for case in GOOD} | {"Shape", "Slice"} == set(RULES)
 
 
 BAD = [
@@ -221,6 +223,89 @@ def test_a_size_that_only_the_graph_would_know_is_refused():
         check(graph_file(nodes, {"w": floats(4)}, (1, 16, 16)), (1, 16, 16))
 
 
+BOX = tensors.Tensor("box", (2, 2), "int64", batched=False)
+CROPS = (Crop(side=16, before=0, after=0, halo=0),)
+
+
+def cropped(*, ends=("first", "last"), axes=(2, 3), of="hole", more=(), weights=None):
+    """A graph that crops `hole` to the box, which is one of whole steps."""
+    nodes = [
+        helper.make_node("Gather", ["box", "zero"], ["first"], axis=0),
+        helper.make_node("Gather", ["box", "one"], ["last"], axis=0),
+        *more,
+        helper.make_node("Slice", [of, *ends, "axes"], ["out"]),
+    ]
+    given = {"zero": np.array(0, np.int64), "one": np.array(1, np.int64), "axes": integers(*axes)}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [
+            helper.make_tensor_value_info("hole", 1, ["B", *HOLE.shape]),
+            helper.make_tensor_value_info("box", 7, BOX.axes),
+        ],
+        [helper.make_tensor_value_info("out", 1, ["B", 1, "H", "W"])],
+        [numpy_helper.from_array(v, k) for k, v in (given | (weights or {})).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    model.ir_version = 10
+    return model.SerializeToString()
+
+
+def check_box(content):
+    out = tensors.Tensor("out", (1, 16, 16), cropped=True)
+    return graph_shapes.check(content, tensors.Graph((HOLE, BOX), (out,)), CROPS)
+
+
+def test_a_crop_gives_the_shape_that_was_worked_out():
+    content = cropped()
+    assert check_box(content).shapes["out"] == (1, 1, 16, 16)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    graph = tensors.Graph((HOLE, BOX), (tensors.Tensor("out", (1, 16, 16), cropped=True),))
+    hole = np.arange(256, dtype=np.float32).reshape(1, 1, 16, 16)
+    for box in (Box(0, 0, 16, 16), Box(3, 5, 4, 11), Box(15, 0, 16, 1)):
+        asked = windows(16, CROPS, box)
+        (out,) = session.run(["out"], {"hole": hole, "box": asked.rows})
+        made = asked.made
+        assert graph_shapes.cost(content, graph, CROPS, box).shapes["out"] == out.shape
+        assert (out == hole[:, :, made.top : made.bottom, made.left : made.right]).all()
+
+
+BAD_CROPS = {
+    "numbers of the file": ({"ends": ("zeros", "last"), "weights": {"zeros": integers(0, 0)}},
+                            "two numbers of a box"),
+    "backwards": ({"ends": ("last", "first")}, "a window must be inside of"),
+    "the whole box": ({"ends": ("box", "last")}, "two numbers of a box"),
+    "another axis": ({"axes": (1, 2)}, "the two last of 4 axes"),
+    "a map that is too small": (
+        {"of": "v", "more": [helper.make_node("AveragePool", ["hole"], ["v"], **POOL)]},
+        "a window must be inside of"),
+    "a window of a window": (
+        {"of": "v", "more": [helper.make_node("Slice", ["hole", "first", "last", "axes"], ["v"])]},
+        "a window must be inside of"),
+    "a shape from a box": (
+        {"of": "v", "more": [helper.make_node("Expand", ["hole", "last"], ["v"])]},
+        "must be known before the graph runs"),
+    "a box that grows": (
+        {"ends": ("first", "v"), "more": [helper.make_node("Concat", ["last"], ["v"], axis=0)]},
+        "may only crop"),
+    "a box of numbers of the file": (
+        {"ends": ("first", "v"), "weights": {"b": np.ones((2, 2), np.int64)},
+         "more": [helper.make_node("Gather", ["b", "one"], ["v"], axis=0)]},
+        "must be a box"),
+    "a place outside of the box": (
+        {"ends": ("first", "v"), "weights": {"two": np.array(2, np.int64)},
+         "more": [helper.make_node("Gather", ["box", "two"], ["v"], axis=0)]},
+        "indices must be in axis 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_CROPS)
+def test_a_crop_reads_nothing_but_the_window_of_a_box(case):
+    options, says = BAD_CROPS[case]
+    with pytest.raises(EngineError, match=says):
+        check_box(cropped(**options))
+
+
 BOMBS = {
     "one value": [("Expand", {"s": integers(1, 1 << 22, 16, 16)}, {})],
     "many values": [("Expand", {"s": integers(1, 400, 16, 16)}, {})] * 40,
@@ -281,14 +366,14 @@ def test_inputs_and_outputs_are_those_of_the_table():
     nodes = [helper.make_node("Tanh", ["hole"], ["out"])]
     model = onnx.ModelProto.FromString(graph_file(nodes, {}, (1, 16, 16)))
     check(model.SerializeToString(), (1, 16, 16))
-    with pytest.raises(EngineError, match="outputs must be float32"):
+    with pytest.raises(EngineError, match=r"outputs must be .* float32 \('B', 2, 16, 16\), got"):
         check(model.SerializeToString(), (2, 16, 16))
     image = tensors.Tensor("image", (3, 16, 16))
     graph = tensors.Graph((image, HOLE), (tensors.Tensor("out", (1, 16, 16)),))
     with pytest.raises(EngineError, match="inputs must be image, hole, got"):
         graph_shapes.check(model.SerializeToString(), graph)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    with pytest.raises(EngineError, match="free batch axis"):
+    with pytest.raises(EngineError, match=r"inputs must be .* with a free axis"):
         check(model.SerializeToString(), (1, 16, 16))
 
 
@@ -311,12 +396,26 @@ def test_a_value_must_be_made_before_it_is_used():
 def test_every_shape_of_an_exported_graph_is_the_one_that_onnx_infers(exported, preset, role):
     engine = engines.load(exported(preset).path)
     content = engine.read(f"fp32/{role}.onnx")
-    cost = graph_shapes.check(content, getattr(engine.tables, role))
+    crops = engine.crops if role == "decoder" else ()
+    cost = graph_shapes.check(content, getattr(engine.tables, role), crops)
     model = onnx.ModelProto.FromString(content)
     graph = model.graph
+    if crops:  # as if the whole picture were the only box
+        assert graph.input.pop().name == "box"
+        for node in graph.node:
+            if node.op_type == "Slice":
+                ends = [0, 0], cost.shapes[node.output[0]][2:]
+                for place, row in enumerate(ends, 1):
+                    node.input[place] = f"{node.output[0]} {place}"
+                    row = np.array(row, np.int64)
+                    graph.initializer.append(numpy_helper.from_array(row, node.input[place]))
+        for node in [node for node in graph.node if "box" in node.input]:
+            graph.node.remove(node)
+        for axis in graph.output[0].type.tensor_type.shape.dim[2:]:
+            axis.dim_value = engine.size
     said = {value.name: value for value in (*graph.value_info, *graph.output, *graph.input)}
     made = {name for node in graph.node for name in node.output}
-    assert made <= set(said)
+    assert crops or made <= set(said)
     assert made <= set(cost.shapes)
     assert {n: tuple(a.dim_value or 1 for a in v.type.tensor_type.shape.dim)
             for n, v in said.items()} == {n: cost.shapes[n] for n in said}  # fmt: skip
@@ -335,7 +434,8 @@ def test_every_shape_of_an_exported_graph_is_the_one_that_onnx_infers(exported, 
 @pytest.mark.parametrize("role", ROLES)
 def test_an_exported_graph_stays_far_below_the_limits(exported, preset, role):
     engine = engines.load(exported(preset).path)
-    cost = graph_shapes.check(engine.read(f"fp32/{role}.onnx"), getattr(engine.tables, role))
+    crops = engine.crops if role == "decoder" else ()
+    cost = graph_shapes.check(engine.read(f"fp32/{role}.onnx"), getattr(engine.tables, role), crops)
     assert cost.bytes / 4 / engine.size**2 < graph_shapes.FLOATS_PER_PIXEL / 8
     assert cost.macs / engine.size**2 < graph_shapes.MACS_PER_PIXEL / 20
     weights = sum(
@@ -352,7 +452,7 @@ def test_a_check_takes_a_small_part_of_opening_an_engine(engine):
     ours, theirs = [], []
     for _ in range(3):
         begin = time.perf_counter()
-        graph_shapes.check(content, graph)
+        graph_shapes.check(content, graph, loaded.crops)
         middle = time.perf_counter()
         onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         ours.append(middle - begin)

@@ -106,6 +106,7 @@ def write(
             variants={"fp32": {role: f"fp32/{role}.onnx" for role in modules}},
             files=files,
             provenance={**(about or {}), "parity": errors},
+            crops=graphs.crops_of(model),
         )
         (fresh / engines.MANIFEST).write_text(engines.manifest(engine), encoding="utf-8")
         engines.load(fresh)  # what is written must be what the runtime reads

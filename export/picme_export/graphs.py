@@ -4,6 +4,7 @@ The model does not know that ONNX exists: these wrappers give it flat inputs and
 order of `picme_rt.tensors`. No operator draws random numbers: noise enters through z.
 """
 
+import math
 import warnings
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from picme_export import mean_as_conv
 from picme_rt import graph_shapes, tensors
 from picme_rt.onnx_file import OPSET
+from picme_rt.windows import Crop
+from picme_training import cropping
 from picme_training.networks import Picme
 
 
@@ -30,16 +34,44 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """z [, z_m], f_0, ..., hole -> picture at the full size (Algorithm 2, line 6)."""
+    """z [, z_m], f_0, ..., hole, box -> the box of the picture (Algorithm 2, line 6)."""
 
     def __init__(self, model: Picme, *, z_m: bool):
         super().__init__()
         self.model, self.takes_z_m = model, z_m
 
+    @property
+    def crops(self) -> tuple[Crop, ...]:
+        """Where the decoder crops its maps."""
+        return crops_of(self.model)
+
     def forward(self, *inputs: Tensor) -> Tensor:
-        z, *rest, hole = inputs
+        z, *rest, hole, box = inputs
         z_m = rest.pop(0) if self.takes_z_m else None
-        return self.model.decode(z, z_m, tuple(rest), hole)[-1]
+        crop = _slices(box) if torch.compiler.is_exporting() else cropping.to(box)
+        return self.model.decode(z, z_m, tuple(rest), hole, crop)[-1]
+
+
+def _slices(box: Tensor) -> cropping.Cropping:
+    """Crops by ONNX's `Slice`, whose results torch takes to be as large as the whole map.
+
+    A size that depends on a value is more than torch.export can follow; nothing after a crop asks
+    for one (`verify.parity` compares boxes of several sizes).
+    """
+
+    def crop(x: Tensor, place: int) -> Tensor:
+        ends = box[2 * place], box[2 * place + 1]
+        axes = torch.tensor([2, 3])
+        return torch.onnx.ops.symbolic("Slice", (x, *ends, axes), dtype=x.dtype, shape=x.shape)
+
+    return crop
+
+
+def crops_of(model: Picme) -> tuple[Crop, ...]:
+    """Where the decoder of a model crops its maps to a box."""
+    found = model.decoder.crops
+    assert isinstance(found, tuple)  # nn.Module takes what it holds to be tensors or modules
+    return found
 
 
 def tables_of(model: Picme) -> tensors.Tables:
@@ -50,18 +82,30 @@ def tables_of(model: Picme) -> tensors.Tables:
         latent=model.latent_dim,
         features=[tuple(shape) for shape in model.encoder.shapes],
         z_m=model.config.preset != "pic",
+        crops=len(crops_of(model)),
     )
 
 
 def random_inputs(
     graph: tensors.Graph, batch: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Inputs for a graph: normal numbers, and for `hole` a random map of 0 and 1."""
+    """Inputs for a graph: normal numbers, for `hole` a map of 0 and 1, for `box` a few integers."""
     found = {}
     for tensor in graph.inputs:
+        if tensor.name == "box":
+            found["box"] = torch.arange(math.prod(tensor.shape)).view(tensor.shape)
+            continue
         value = torch.randn(batch, *tensor.shape, generator=generator)
         found[tensor.name] = (value > 0).float() if tensor.name == "hole" else value
     return found
+
+
+def _free_sides(graph: onnx.GraphProto) -> None:
+    """Takes back what torch said of shapes after a crop: the sides of the picture are free."""
+    del graph.value_info[:]
+    for value in graph.output:
+        for axis, name in zip(value.type.tensor_type.shape.dim[2:], tensors.SIDES, strict=True):
+            axis.dim_param = name
 
 
 def to_onnx(module: nn.Module, graph: tensors.Graph, path: Path) -> None:
@@ -72,7 +116,7 @@ def to_onnx(module: nn.Module, graph: tensors.Graph, path: Path) -> None:
     """
     inputs = random_inputs(graph, 2, torch.Generator().manual_seed(0))
     batch = torch.export.Dim("B", min=1, max=4096)
-    axes = tuple({0: batch} for _ in inputs)
+    axes = tuple({0: batch} if tensor.batched else {} for tensor in graph.inputs)
     # one entry for all the *inputs of the decoder's forward
     shapes: tuple[object, ...] = (axes,) if isinstance(module, DecoderGraph) else axes
     with warnings.catch_warnings():
@@ -91,11 +135,15 @@ def to_onnx(module: nn.Module, graph: tensors.Graph, path: Path) -> None:
     assert program is not None  # with dynamo=True
     model = program.model_proto
     graph_proto = model.graph
+    mean_as_conv.rewrite(graph_proto)
+    if any(tensor.cropped for tensor in graph.outputs):
+        _free_sides(graph_proto)
     values = *graph_proto.input, *graph_proto.output, *graph_proto.value_info
     for entry in (model, graph_proto, *graph_proto.node, *graph_proto.initializer, *values):
         del entry.metadata_props[:]  # hold file names and lines of the exporting machine
         entry.doc_string = ""
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
-    graph_shapes.check(content, graph)  # what a reader would refuse is not written
+    crops = module.crops if isinstance(module, DecoderGraph) else ()
+    graph_shapes.check(content, graph, crops)  # what a reader would refuse is not written
     path.write_bytes(content)

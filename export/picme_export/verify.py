@@ -5,13 +5,17 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
 from picme_rt import tensors
 from picme_rt.errors import PicmeError
+from picme_rt.framing import Box
+from picme_rt.windows import Windows, windows
 from picme_training.networks import Picme
 
+Array = NDArray[np.float32]
 BATCHES = (1, 2, 7)
 TOLERANCE = 1e-4
 """Largest absolute error, pictures being in [-1, 1]; other outputs are judged relative to their
@@ -43,12 +47,26 @@ def requests(model: Picme, batch: int) -> dict[str, torch.Tensor]:
     return found | {f"f_{i}": feature for i, feature in enumerate(encoding.features)}
 
 
+def boxes(size: int) -> list[Box]:
+    """Boxes of every kind: the whole picture, its middle, corners, an edge, single pixels."""
+    half, most = size // 2, size - 1
+    return [
+        Box(0, 0, size, size),
+        Box(size // 4, size // 4, size - size // 4, size - size // 4),
+        Box(0, 0, half + 3, size // 3),
+        Box(half + 1, most - size // 5, size, size),
+        Box(half - 1, 0, half, 1),
+        Box(most, most, size, size),
+        Box(half + 3, 0, half + 8, size),
+    ]
+
+
 def parity(model: Picme, module: nn.Module, graph: tensors.Graph, path: Path) -> dict[str, float]:
     """Largest error of any output at each batch size, by `batch_N`.
 
     Args:
         model: Makes the inputs.
-        module: The graph in torch.
+        module: The graph in torch; a decoder's box is compared with its whole picture.
         graph: Names and shapes of its inputs and outputs.
         path: The graph in ONNX.
 
@@ -61,20 +79,27 @@ def parity(model: Picme, module: nn.Module, graph: tensors.Graph, path: Path) ->
     found = {}
     for batch in BATCHES:
         asked = requests(model, batch)
+        size, crops = model.config.size, getattr(module, "crops", ())
+        asked["box"] = torch.from_numpy(windows(size, crops, Box(0, 0, size, size)).rows)
         inputs = {t.name: asked[t.name] for t in graph.inputs}
         with torch.no_grad():
             out = module(*inputs.values())
         expected = [out] if isinstance(out, torch.Tensor) else list(out)
-        got = session.run(
-            [t.name for t in graph.outputs], {k: v.numpy() for k, v in inputs.items()}
-        )
         errors = []
-        for name, one, other in zip(graph.outputs, expected, got, strict=True):
-            reference = one.numpy()
-            if reference.shape != other.shape:
-                raise ParityError(f"{name.name} must be {reference.shape}, got {other.shape}")
-            scale = max(1.0, float(np.abs(reference).max()))
-            errors.append(float(np.abs(reference - other).max()) / scale)
+        for box in boxes(size) if crops else boxes(size)[:1]:
+            found_windows = windows(size, crops, box)
+            feeds = {k: v.numpy() for k, v in inputs.items()}
+            if crops:
+                feeds["box"] = found_windows.rows
+            got = session.run([t.name for t in graph.outputs], feeds)
+            for name, one, other in zip(graph.outputs, expected, got, strict=True):
+                reference = one.numpy()
+                if name.cropped:
+                    reference, other = _boxes_of(reference, other, found_windows)
+                if reference.shape != other.shape:
+                    raise ParityError(f"{name.name} must be {reference.shape}, got {other.shape}")
+                scale = max(1.0, float(np.abs(reference).max()))
+                errors.append(float(np.abs(reference - other).max()) / scale)
         found[f"batch_{batch}"] = max(errors)
         if not found[f"batch_{batch}"] <= TOLERANCE:
             raise ParityError(
@@ -82,3 +107,12 @@ def parity(model: Picme, module: nn.Module, graph: tensors.Graph, path: Path) ->
                 f"more than {TOLERANCE}; the engine was not written"
             )
     return found
+
+
+def _boxes_of(whole: Array, made: Array, asked: Windows) -> tuple[Array, Array]:
+    """The box in a whole picture, and in what was made for it."""
+    box, place = asked.box, asked.made
+    rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
+    part = made[:, :, rows.start - place.top :, columns.start - place.left :]
+    found = whole[:, :, rows, columns]
+    return found, part[:, :, : found.shape[2], : found.shape[3]]

@@ -12,6 +12,7 @@ from picme_rt import choices
 from picme_rt.choices import Settings
 from picme_rt.engine import Engine
 from picme_rt.errors import InputError, MissingPackageError
+from picme_rt.framing import Box
 from picme_rt.images import Float
 
 BACKENDS = ("onnxruntime", "openvino")
@@ -22,7 +23,13 @@ _MADE_OF_FP32 = {"onnxruntime": (), "openvino": ("bf16",)}
 
 
 class Decoding(Protocol):
-    """The decoder bound to one encoded picture: `micro_batch` latents a call."""
+    """The decoder bound to one encoded picture: `micro_batch` latents a call.
+
+    Attributes:
+        box: The pixels that it makes; all others are 0.
+    """
+
+    box: Box
 
     def __call__(self, z: Float) -> Float:
         """Latents (micro_batch, D) -> pictures (micro_batch, 3, S, S), kept until the next call."""
@@ -47,8 +54,12 @@ class Backend(Protocol):
         """Image (1, 3, S, S), hole (1, 1, S, S) -> the encoder's outputs by name, batch 1."""
         ...
 
-    def decoding(self, encoded: dict[str, Float]) -> Decoding:
-        """Binds the decoder to the outputs of `encode` and the hole (under the name `hole`)."""
+    def decoding(self, encoded: dict[str, Float], box: Box | None = None) -> Decoding:
+        """Binds the decoder to the outputs of `encode` and the hole (under the name `hole`).
+
+        It makes the pixels of `box`, or more: the whole picture if None, or if the engine's decoder
+        takes no box.
+        """
         ...
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from picme_rt import graph_shapes, tensors
 from picme_rt.engine import Engine
 from picme_rt.errors import EngineError, one_line
+from picme_rt.windows import Crop
 
 
 class Checked(NamedTuple):
@@ -26,11 +27,12 @@ class Checked(NamedTuple):
 
 
 class Graphs(NamedTuple):
-    """Both graphs of the variant `variant`."""
+    """Both graphs of the variant `variant`, and the decoder's crops."""
 
     variant: str
     encoder: Checked
     decoder: Checked
+    crops: tuple[Crop, ...]
 
 
 def read(engine: Engine, variant: str) -> Graphs:
@@ -42,15 +44,16 @@ def read(engine: Engine, variant: str) -> Graphs:
     tables, files = engine.tables, engine.variants[variant]
     return Graphs(
         variant,
-        _check(engine, files["encoder"], tables.encoder),
-        _check(engine, files["decoder"], tables.decoder),
+        _check(engine, files["encoder"], tables.encoder, ()),
+        _check(engine, files["decoder"], tables.decoder, engine.crops),
+        engine.crops,
     )
 
 
-def _check(engine: Engine, name: str, table: tensors.Graph) -> Checked:
+def _check(engine: Engine, name: str, table: tensors.Graph, crops: tuple[Crop, ...]) -> Checked:
     path, content = engine.path / name, engine.read(name)
     try:
-        graph_shapes.check(content, table)
+        graph_shapes.check(content, table, crops)
     except EngineError as exc:
         raise EngineError(
             f"{path} is no graph of an engine: {one_line(exc)}; export it again"

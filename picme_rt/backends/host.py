@@ -1,31 +1,83 @@
 """Graphs on the CPU: NumPy buffers that are bound once, reused, and never shared by two calls."""
 
+import math
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from picme_rt.choices import Settings
 from picme_rt.errors import ClosedError, EngineError, one_line
+from picme_rt.framing import Box
 from picme_rt.images import Float
 from picme_rt.tensors import Tensor
+from picme_rt.windows import Crop, Windows, windows
 
 
 class Runner(Protocol):
     """A graph and its buffers: one call at a time fills `inputs`, runs, and reads `outputs`."""
 
-    inputs: dict[str, Float]
-    outputs: dict[str, Float]
+    inputs: dict[str, NDArray[Any]]
+    outputs: dict[str, NDArray[Any]]
+
+    def narrow(self, height: int, width: int) -> None:
+        """Makes `outputs["picture"]` one of these sides, in memory that it has already."""
+        ...
 
     def run(self) -> None:
         """Runs the graph; may raise whatever its library raises."""
         ...
 
 
-def buffers(tensors: tuple[Tensor, ...], batch: int) -> dict[str, Float]:
-    """A buffer for each tensor, (batch, ...) float32."""
-    return {t.name: np.zeros((batch, *t.shape), np.float32) for t in tensors}
+def buffers(tensors: tuple[Tensor, ...], batch: int) -> dict[str, NDArray[Any]]:
+    """A buffer for each tensor, of its largest shape, with the batch in front if it has one."""
+    return {t.name: np.zeros((batch, *t.shape) if t.batched else t.shape, t.kind) for t in tensors}
+
+
+def narrowed(buffer: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """(batch, C, height, width) at the beginning of a larger buffer."""
+    shape = (*buffer.shape[:2], height, width)
+    return buffer.reshape(-1)[: math.prod(shape)].reshape(shape)
+
+
+class BoxRunner:
+    """A decoder's runner that makes a box of the picture; its `outputs` are 0 elsewhere.
+
+    Args:
+        runner: Of a decoder with the input `box`.
+        crops: Of this decoder.
+    """
+
+    def __init__(self, runner: Runner, crops: tuple[Crop, ...]):
+        self._runner, self._crops, self.inputs = runner, crops, runner.inputs
+        self.outputs = {"picture": np.zeros_like(runner.outputs["picture"])}
+        self._asked: Windows | None = None
+
+    def narrow(self, height: int, width: int) -> None:
+        """See `Runner`."""
+        self._runner.narrow(height, width)
+
+    def aim(self, box: Box) -> None:
+        """Makes this box from the next run on."""
+        picture = self.outputs["picture"]
+        if self._asked is None or box != self._asked.box:
+            self._asked = windows(picture.shape[-1], self._crops, box)
+            made = self._asked.made
+            self.narrow(made.bottom - made.top, made.right - made.left)
+            picture[:] = 0
+        self.inputs["box"][:] = self._asked.rows
+
+    def run(self) -> None:
+        """See `Runner`."""
+        assert self._asked is not None  # `aim` comes first
+        self._runner.run()
+        made, box = self._asked.made, self._asked.box
+        part = self._runner.outputs["picture"][:, :, box.top - made.top :, box.left - made.left :]
+        height, width = box.bottom - box.top, box.right - box.left
+        whole = self.outputs["picture"]
+        whole[:, :, box.top : box.bottom, box.left : box.right] = part[:, :, :height, :width]
 
 
 class Pool:
@@ -71,6 +123,7 @@ class HostBackend:
         variant: The engine's variant whose files they are.
         encoder: Runners of batch 1.
         decoder: Runners of `settings.micro_batch` latents.
+        crops: Of the decoder.
     """
 
     device = "cpu"
@@ -82,10 +135,12 @@ class HostBackend:
         *,
         encoder: Callable[[], Runner],
         decoder: Callable[[], Runner],
+        crops: tuple[Crop, ...],
     ):
         self.name, self.precision, self.variant = settings.backend, settings.precision, variant
         self.threads, self.micro_batch = settings.threads, settings.micro_batch
-        self._encoder, self._decoder = Pool("encoder", encoder), Pool("decoder", decoder)
+        boxed = (lambda: BoxRunner(decoder(), crops)) if crops else decoder
+        self._encoder, self._decoder = Pool("encoder", encoder), Pool("decoder", boxed)
 
     def encode(self, image: Float, hole: Float) -> dict[str, Float]:
         """See `Backend.encode`; the arrays are the caller's."""
@@ -98,20 +153,26 @@ class HostBackend:
         finally:
             self._encoder.give(runner)
 
-    def decoding(self, encoded: dict[str, Float]) -> "_Decoding":
+    def decoding(self, encoded: dict[str, Float], box: Box | None = None) -> "_Decoding":
         """See `Backend.decoding`: in buffers that an earlier call gave back, if any."""
         runner = self._decoder.take()
         for name, buffer in runner.inputs.items():
             if name in encoded:
                 buffer[:] = encoded[name]  # into every place of the micro-batch
-        return _Decoding(self._decoder, runner)
+        size = runner.outputs["picture"].shape[-1]
+        whole = Box(0, 0, size, size)
+        if not isinstance(runner, BoxRunner):
+            return _Decoding(self._decoder, runner, whole)
+        asked = whole if box is None else box
+        runner.aim(asked)
+        return _Decoding(self._decoder, runner, asked)
 
 
 class _Decoding:
     """See `Decoding`."""
 
-    def __init__(self, pool: Pool, runner: Runner):
-        self._pool, self._runner = pool, runner
+    def __init__(self, pool: Pool, runner: Runner, box: Box):
+        self._pool, self._runner, self.box = pool, runner, box
         self._open = True
 
     def __call__(self, z: Float) -> Float:
@@ -119,7 +180,8 @@ class _Decoding:
             raise ClosedError("this decoding was closed; encode the picture again")
         self._runner.inputs["z"][:] = z
         self._pool.run(self._runner)
-        return self._runner.outputs["picture"]
+        picture: Float = self._runner.outputs["picture"]
+        return picture
 
     def close(self) -> None:
         if self._open:

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from picme_rt.backends.graphs import Checked, Graphs
-from picme_rt.backends.host import HostBackend, Runner, buffers
+from picme_rt.backends.host import HostBackend, Runner, buffers, narrowed
 from picme_rt.choices import Settings
 from picme_rt.errors import EngineError, MissingPackageError, one_line
 from picme_rt.tensors import Graph
@@ -33,6 +33,7 @@ def load(graphs: Graphs, settings: Settings) -> HostBackend:
         graphs.variant,
         encoder=_runners(ort, graphs.encoder, 1, settings.threads),
         decoder=_runners(ort, graphs.decoder, settings.micro_batch, settings.threads),
+        crops=graphs.crops,
     )
 
 
@@ -79,7 +80,8 @@ class _Runner:
         self, ort: ModuleType, session: "onnxruntime.InferenceSession", table: Graph, batch: int
     ):
         self.inputs, self.outputs = buffers(table.inputs, batch), buffers(table.outputs, batch)
-        self._session, self._binding = session, session.io_binding()
+        self._ort, self._session, self._binding = ort, session, session.io_binding()
+        self._largest = self.outputs.get("picture")
         self._values = []  # an OrtValue views its array and must outlive the binding
         for arrays, bind in (
             (self.inputs, self._binding.bind_ortvalue_input),
@@ -89,6 +91,12 @@ class _Runner:
                 value = ort.OrtValue.ortvalue_from_numpy(array)
                 bind(name, value)
                 self._values.append(value)
+
+    def narrow(self, height: int, width: int) -> None:
+        assert self._largest is not None  # a decoder's
+        self.outputs["picture"] = narrowed(self._largest, height, width)
+        self._narrow = self._ort.OrtValue.ortvalue_from_numpy(self.outputs["picture"])
+        self._binding.bind_ortvalue_output("picture", self._narrow)
 
     def run(self) -> None:
         self._session.run_with_iobinding(self._binding)

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from picme_rt.backends.graphs import Checked, Graphs
-from picme_rt.backends.host import HostBackend, Runner, buffers
+from picme_rt.backends.host import HostBackend, Runner, buffers, narrowed
 from picme_rt.choices import Settings
 from picme_rt.errors import EngineError, MissingPackageError, UnavailableError, one_line
 from picme_rt.tensors import Graph
@@ -46,6 +46,7 @@ def load(graphs: Graphs, settings: Settings) -> HostBackend:
         graphs.variant,
         encoder=_runners(core, graphs.encoder, 1, settings.threads, openvino.Type.f32),
         decoder=_runners(core, graphs.decoder, settings.micro_batch, settings.threads, kind),
+        crops=graphs.crops,
     )
 
 
@@ -72,7 +73,9 @@ def _runners(
 ) -> Callable[[], Runner]:
     try:
         model = core.read_model(graph.content, b"")
-        model.reshape({t.name: [batch, *t.shape] for t in graph.table.inputs})
+        model.reshape(
+            {t.name: [batch, *t.shape] if t.batched else [*t.shape] for t in graph.table.inputs}
+        )
         compiled = core.compile_model(
             model,
             "CPU",
@@ -104,8 +107,20 @@ class _Runner:
 
         self.inputs, self.outputs = buffers(table.inputs, batch), buffers(table.outputs, batch)
         self._request = compiled.create_infer_request()
+        self._largest = self.outputs.get("picture")
         for name, array in (self.inputs | self.outputs).items():
             self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
 
+    def narrow(self, height: int, width: int) -> None:
+        import openvino
+
+        assert self._largest is not None  # a decoder's
+        self.outputs["picture"] = narrowed(self._largest, height, width)
+        tensor = openvino.Tensor(self.outputs["picture"], shared_memory=True)
+        self._request.set_tensor("picture", tensor)
+
     def run(self) -> None:
         self._request.infer(share_outputs=True)
+        for name, array in self.outputs.items():  # else an output is another part of the buffer
+            if (got := tuple(self._request.get_tensor(name).shape)) != array.shape:
+                raise EngineError(f"{name} must be {array.shape}, got {got}; export it again")

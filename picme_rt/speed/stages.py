@@ -34,7 +34,8 @@ def stages(
     backend, size = session._loaded(), session.info.size
     framed: Framing = "free" if session.info.framing == "free" else "aligned"
     encoded = session.encode(img, hole)
-    values = encoded._parts[0].values
+    part = encoded._parts[0]
+    values = part.values
     region = framing.regions(hole, size, framed)[0]
     fitted = composite.fit(img, hole, region, size)
     image, unknown = fitted.image[None], fitted.hole[None]
@@ -42,7 +43,7 @@ def stages(
     seeds, batch = np.zeros(1, np.uint64), backend.micro_batch
     drawn = kernels.sample_gmm(*mixture, seeds, k=k).z[0].astype(np.float32)
     z = np.resize(drawn, (-(-k // batch) * batch, drawn.shape[1]))
-    decode = backend.decoding(values)
+    decode = backend.decoding(values, part.box)
     picture, target = decode(z[:batch])[0].copy(), img.copy()
 
     def pre() -> None:
@@ -75,4 +76,5 @@ def decoder_macs(path: Path, precision: str) -> int:
     """
     engine = engines.load(path)
     files = engine.variants.get(precision) or engine.variants["fp32"]
-    return graph_shapes.check(engine.read(files["decoder"]), engine.tables.decoder).macs
+    content = engine.read(files["decoder"])
+    return graph_shapes.check(content, engine.tables.decoder, engine.crops).macs

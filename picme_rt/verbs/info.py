@@ -5,6 +5,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from picme_rt import engine, work
 from picme_rt.session import Session
 from picme_rt.verbs.complete import add_engine_arguments
 
@@ -17,7 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Loads the engine, so that what is printed was tried, and prints its `Info`."""
+    """Loads the engine, so that what is printed was tried, and prints its `Info`.
+
+    And how much of a decode a hole takes: work follows the hole.
+    """
     with Session(
         arguments.engine,
         device=arguments.device,
@@ -25,12 +29,18 @@ def run(arguments: argparse.Namespace) -> None:
         precision=arguments.precision,
     ) as session:
         info = dataclasses.asdict(session.info)
+    loaded, files = engine.load(arguments.engine), set(info["sha256"])
+    variant = next(v for v, roles in loaded.variants.items() if set(roles.values()) == files)
+    info["decode_share"] = work.shares(loaded, variant)
     if arguments.json:
         print(json.dumps(info, indent=1))
         return
     provenance = info.pop("provenance")
+    shares = info.pop("decode_share")
     for name, value in info.items():
         print(f"{name:12} {value}")
     for name in ("data", "licence", "commit", "pictures_seen", "parity"):
         if name in provenance:
             print(f"{name:12} {provenance[name]}")
+    for name, share in shares.items():
+        print(f"{name:12} takes {share:.0%} of a decode's multiply-adds")

@@ -11,6 +11,8 @@ import struct
 import onnx
 from onnx import helper
 
+from picme_rt.windows import Crop
+
 INTEGERS = (
     0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 63, 64, 65, 255, 256, 4095, 4096, 4097, 65536,
     1 << 20, 1 << 28, (1 << 31) - 1, 1 << 31, 1 << 32, 1 << 40, (1 << 62), (1 << 63) - 1,
@@ -23,9 +25,10 @@ TEXTS = ("", "a", "NOTSET", "SAME_UPPER", "VALID", "constant", "edge", "wrap", "
 OPERATORS = (
     "Add", "Sub", "Mul", "Div", "Conv", "ConvTranspose", "Gemm", "MatMul", "Concat", "Split",
     "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Expand", "Tile", "ConstantOfShape", "Resize",
-    "Pad", "Gather", "GatherND", "ScatterND", "Shape", "Softmax", "LogSoftmax", "Tanh", "Clip",
-    "LeakyRelu", "AveragePool", "MaxPool", "InstanceNormalization", "If", "Loop", "Scan", "Range",
-    "RandomNormal", "Einsum", "NonZero", "Identity", "Constant", "Cast", "StringNormalizer", "",
+    "Pad", "Gather", "Slice", "GatherND", "ScatterND", "Shape", "Softmax", "LogSoftmax", "Tanh",
+    "Clip", "LeakyRelu", "AveragePool", "MaxPool", "InstanceNormalization", "If", "Loop", "Scan",
+    "Range", "RandomNormal", "Einsum", "NonZero", "Identity", "Constant", "Cast",
+    "StringNormalizer", "",
 )  # fmt: skip
 VALUES = (
     None, True, False, 0, 1, -1, 7, 16, 64, 1 << 31, 10**30, 1.5, 1e300, "", "a", "\ud800", "../x",
@@ -72,6 +75,13 @@ def change_sizes(random, engine, graphs):
         {"features": [tuple(feature)]},
         {"features": [(4096, 4096, 4096)] * random.choice((1, 64))},
         {"z_m": not engine.z_m},
+        {"crops": random.choice((
+            (),
+            (Crop(side=16, before=0, after=0, halo=0),),
+            (Crop(side=1, before=64, after=64, halo=64),),
+            (Crop(side=4, before=1, after=1, halo=1), Crop(side=8, before=0, after=0, halo=2)),
+            (Crop(side=8, before=0, after=0, halo=0),) * 16,
+        ))},
     ))  # fmt: skip
     engine, made = dataclasses.replace(engine, **change), {}
     for (name, content), table in zip(graphs.items(), engine.tables, strict=True):
@@ -79,7 +89,10 @@ def change_sizes(random, engine, graphs):
         graph = model.graph
         for row, tensors in ((graph.input, table.inputs), (graph.output, table.outputs)):
             del row[:]
-            row.extend(helper.make_tensor_value_info(t.name, 1, ["B", *t.shape]) for t in tensors)
+            row.extend(
+                helper.make_tensor_value_info(t.name, 7 if t.kind == "int64" else 1, t.axes)
+                for t in tensors
+            )
         del graph.value_info[:]
         made[name] = model.SerializeToString()
     return engine, made

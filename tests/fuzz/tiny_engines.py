@@ -1,5 +1,7 @@
 """Two engines of 16x16, made by hand with every operator that an engine may have.
 
+The one with z_m takes a box (format 2), the other makes whole pictures alone (format 1).
+
 They say nothing about pictures; a thousand of them load in the time of a few real ones.
 """
 
@@ -15,9 +17,13 @@ from onnx import helper, numpy_helper
 from picme_rt import engine as engines
 from picme_rt import tensors
 from picme_rt.onnx_file import OPSET
+from picme_rt.windows import Crop
 
 SIZE, LATENT = 16, 4
 FEATURE = (4, 8, 8)
+# the last 3x3 reaches one pixel, a pixel of the transposed convolution one place onwards
+CROPS = (Crop(side=8, before=1, after=2, halo=0),)
+KINDS = {"float32": 1, "int64": 7}
 
 
 class Files(NamedTuple):
@@ -68,12 +74,14 @@ class _Graph:
 
     def bytes(self, table):
         ends = [
-            [helper.make_tensor_value_info(t.name, 1, ["B", *t.shape]) for t in way]
+            [helper.make_tensor_value_info(t.name, KINDS[t.kind], t.axes) for t in way]
             for way in (table.inputs, table.outputs)
         ]
         graph = helper.make_graph(self.nodes, "g", *ends, initializer=self.weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
         model.ir_version = 10
+        if any(t.cropped for t in table.outputs):
+            return model.SerializeToString()  # what a crop leaves follows the box
         return onnx.shape_inference.infer_shapes(model, strict_mode=True).SerializeToString()
 
 
@@ -117,9 +125,13 @@ def _decoder(table, *, z_m):
     shares = g.put("Transpose", g.put("Softmax", looks, axis=-1), perm=[0, 2, 1])
     seen = g.reshape(g.put("MatMul", flat, shares), -1, 4, 8, 8)
     x = g.put("Add", g.put("Add", x, seen), "f_0")
-    x = g.put("ConvTranspose", x, g.normal(4, 4, 3, 3), g.normal(4), kernel_shape=[3, 3],
+    pooled = g.put("AveragePool", "hole", kernel_shape=[2, 2], strides=[2, 2], count_include_pad=1)
+    x = g.put("Concat", x, pooled, axis=1)
+    if z_m:
+        ends = [g.put("Gather", "box", g.keep(np.array(i, np.int64)), axis=0) for i in (0, 1)]
+        x = g.put("Slice", x, *ends, axes)
+    x = g.put("ConvTranspose", x, g.normal(5, 5, 3, 3), g.normal(5), kernel_shape=[3, 3],
               strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1], group=1)  # fmt: skip
-    x = g.put("Concat", x, "hole", axis=1)
     x = g.put("Pad", x, g.integers(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect")
     g.put("Tanh", g.conv(x, 5, 3, 3, bias=False, strides=[1, 1], pads=[0, 0, 0, 0]), out="picture")
     return g.bytes(table)
@@ -128,9 +140,11 @@ def _decoder(table, *, z_m):
 def make(*, z_m: bool) -> Files:
     """An engine with z_m and a mixture of two, or one without and with one Gaussian."""
     primitives = 2 if z_m else 1
+    crops = CROPS if z_m else ()
     tables = tensors.tables(
-        size=SIZE, primitives=primitives, latent=LATENT, features=[FEATURE], z_m=z_m
-    )
+        size=SIZE, primitives=primitives, latent=LATENT, features=[FEATURE], z_m=z_m,
+        crops=len(crops),
+    )  # fmt: skip
     graphs = {
         "fp32/encoder.onnx": _encoder(tables.encoder, primitives, z_m=z_m),
         "fp32/decoder.onnx": _decoder(tables.decoder, z_m=z_m),
@@ -140,6 +154,7 @@ def make(*, z_m: bool) -> Files:
         latent=LATENT, features=[FEATURE], z_m=z_m,
         variants={"fp32": {role: f"fp32/{role}.onnx" for role in ("encoder", "decoder")}},
         files={}, provenance={"data": "none", "measures": [1, 2.5, None]},
+        crops=crops,
     )  # fmt: skip
     return Files({**graphs, engines.MANIFEST: signed(engine, graphs)}, engine)
 

@@ -3,13 +3,16 @@
 The picture enters at 32x32 by pixel-unshuffle; z reaches every scale of the decoder as a
 per-channel scale and shift; the features of I_m reach it weighted by the share of known pixels, so
 that the hole is filled from z and from the coarsest map. Above 64x64 the picture leaves it by
-pixel-shuffle. No operation spans the whole image above 8x8, hence a runtime may later decode the
-hole alone. docs/method.md lists these departures.
+pixel-shuffle. No operation spans the whole image above 8x8, hence a runtime may decode the hole
+alone (`Decoder.crops`). docs/method.md lists these departures.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from picme_rt.windows import Crop
+from picme_training.cropping import Cropping, whole
 
 WIDTHS = {8: 128, 16: 96, 32: 48}
 """Channels of the maps, by their side in pixels."""
@@ -111,11 +114,21 @@ class Decoder(nn.Module):
         self.grow = _conv(inputs, width)
         self.fine = Residual(width, styled=True) if size > FINEST else None
         self.colours = _conv(width, 3 * self.shuffle**2)
+        # Each 3x3 reaches one place; bilinear one of the finer map; the shuffle's mean a pixel back
+        self.crops = (
+            Crop(side=32, before=1, after=1, halo=3),
+            Crop(side=FINEST, before=int(self.shuffle > 1), after=0, halo=4 if self.fine else 2),
+        )
         with torch.no_grad():
             self.colours.weight.mul_(0.3)  # start inside of tanh's flat ends
 
     def forward(
-        self, z_c: Tensor, z_m: Tensor, features: tuple[Tensor, ...], hole: Tensor
+        self,
+        z_c: Tensor,
+        z_m: Tensor,
+        features: tuple[Tensor, ...],
+        hole: Tensor,
+        crop: Cropping = whole,
     ) -> list[Tensor]:
         style = F.leaky_relu(self.style(torch.cat([z_m, z_c], dim=1)), SLOPE)
         x = self.seed(style).view(z_c.shape[0], self.SEED, 8, 8)
@@ -125,10 +138,12 @@ class Decoder(nn.Module):
             if side > 8:
                 x = _twice(x)
                 feature = feature * F.avg_pool2d(1 - hole, hole.shape[-1] // side)
+            if side == self.crops[0].side:
+                x, feature = crop(x, 0), crop(feature, 0)
             x = enter(x) + skip(feature)
             for block in blocks:  # type: ignore[attr-defined]  # a ModuleList
                 x = block(x, style)
-        x = self.grow(F.leaky_relu(_twice(x), SLOPE))
+        x = self.grow(F.leaky_relu(crop(_twice(x), 1), SLOPE))
         if self.fine is not None:
             x = self.fine(x, style)
         colours = self.colours(F.leaky_relu(x, SLOPE))

@@ -18,8 +18,10 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
+from picme_rt.windows import Crop
 from picme_training import compact, distributed
 from picme_training.config import NetworkConfig
+from picme_training.cropping import Cropping, whole
 from picme_training.gaussians import LOG_SIGMA_RANGE, Gaussian, Mixture, gaussian_from
 
 COARSE = 8  # side of the coarsest feature map, f_m
@@ -64,9 +66,10 @@ class ResidualUp(nn.Module):
         self.up = spectral_norm(_transposed(outputs, outputs))
         self.shortcut = spectral_norm(_transposed(inputs, outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, crop: Cropping = whole) -> Tensor:
         h = self.conv(F.leaky_relu(self.norm1(x), SLOPE))
-        return self.up(F.leaky_relu(self.norm2(h), SLOPE)) + self.shortcut(x)
+        h = F.leaky_relu(self.norm2(h), SLOPE)  # the last statistics of the whole map
+        return self.up(crop(h, 0)) + self.shortcut(crop(x, 0))
 
 
 def _transposed(inputs: int, outputs: int) -> nn.ConvTranspose2d:
@@ -149,9 +152,16 @@ class PicDecoder(nn.Module):
                 self.attention = Attention(outputs, skip)
             if side >= self.attention_side:
                 self.heads.append(conv(outputs, 3, 3, padding_mode="reflect"))
+        # The head reaches one pixel; a pixel of the transposed convolutions one place onwards
+        self.crops = (Crop(side=size // 2, before=1, after=2, halo=0),)
 
     def forward(
-        self, z_c: Tensor, z_m: Tensor | None, features: tuple[Tensor, ...], hole: Tensor
+        self,
+        z_c: Tensor,
+        z_m: Tensor | None,
+        features: tuple[Tensor, ...],
+        hole: Tensor,
+        crop: Cropping = whole,
     ) -> list[Tensor]:
         f_e, f_m = features
         if self.start is None:
@@ -162,11 +172,14 @@ class PicDecoder(nn.Module):
             x = self.start(F.interpolate(z, scale_factor=4.0, mode="nearest"))
         x = self.block(x + f_m)
         pictures: list[Tensor] = []
+        side = COARSE
         for up in self.ups:
-            x = up(torch.cat([x, pictures[-1]], dim=1) if pictures else x)
-            if x.shape[-1] == self.attention_side:
+            x = torch.cat([x, pictures[-1]], dim=1) if pictures else x
+            x = up(x, crop if up is self.ups[-1] else whole)
+            side *= 2  # of the map before any crop
+            if side == self.attention_side:
                 x = self.attention(x, f_e, hole)
-            if x.shape[-1] >= self.attention_side:
+            if side >= self.attention_side:
                 head = self.heads[len(pictures)]
                 pictures.append(torch.tanh(head(F.leaky_relu(x, SLOPE))))
         return pictures
@@ -332,10 +345,18 @@ class Picme(nn.Module):
         return encoding, self.latent.mixture(encoding.condition)
 
     def decode(
-        self, z_c: Tensor, z_m: Tensor | None, features: tuple[Tensor, ...], hole: Tensor
+        self,
+        z_c: Tensor,
+        z_m: Tensor | None,
+        features: tuple[Tensor, ...],
+        hole: Tensor,
+        crop: Cropping = whole,
     ) -> list[Tensor]:
-        """Algorithm 2, line 6: pictures of g(z_m, z_c) in [-1, 1], coarse to fine."""
-        pictures: list[Tensor] = self.decoder(z_c, z_m, features, hole)
+        """Algorithm 2, line 6: pictures of g(z_m, z_c) in [-1, 1], coarse to fine.
+
+        With `cropping.to(rows)` the last one is the part that `picme_rt.windows` calls `made`.
+        """
+        pictures: list[Tensor] = self.decoder(z_c, z_m, features, hole, crop)
         return [picture.float() for picture in pictures]
 
 

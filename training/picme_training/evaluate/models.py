@@ -10,7 +10,7 @@ from picme_rt import encoded as runtime
 from picme_rt.encoded import Encoded
 from picme_rt.engine import MANIFEST
 from picme_rt.errors import InputError
-from picme_rt.framing import Framing
+from picme_rt.framing import Box, Framing
 from picme_rt.images import Float, Hole, Image, to_network
 from picme_rt.session import Session
 from picme_training import checkpoint, losses, networks
@@ -144,13 +144,14 @@ class _Torch:
         values |= {f"f_{i}": feature for i, feature in enumerate(encoding.features)}
         return {name: value.numpy() for name, value in values.items()}
 
-    def decoding(self, encoded: dict[str, Float]) -> "_Decoding":
+    def decoding(self, encoded: dict[str, Float], box: Box | None = None) -> "_Decoding":
         return _Decoding(self._model, encoded)
 
 
 class _Decoding:
     def __init__(self, model: Picme, encoded: dict[str, Float]):
-        self._model = model
+        self._model, size = model, model.config.size
+        self.box = Box(0, 0, size, size)  # always the whole picture
         given = {name: torch.from_numpy(value) for name, value in encoded.items()}
         self._z_m, self._hole = given.get("z_m"), given["hole"]
         self._features = tuple(given[f"f_{i}"] for i in range(len(model.encoder.shapes)))
