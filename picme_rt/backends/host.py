@@ -10,6 +10,7 @@ from picme_rt.choices import Settings
 from picme_rt.errors import ClosedError, EngineError, one_line
 from picme_rt.images import Float
 from picme_rt.tensors import Tensor
+from picme_rt.turns import Turns
 
 
 class Runner(Protocol):
@@ -34,10 +35,11 @@ class Pool:
     Args:
         role: What the graph is called in errors.
         make: Makes one more runner.
+        turns: Who may run.
     """
 
-    def __init__(self, role: str, make: Callable[[], Runner]):
-        self._role, self._make = role, make
+    def __init__(self, role: str, make: Callable[[], Runner], turns: Turns):
+        self._role, self._make, self._turns = role, make, turns
         self._free: list[Runner] = []
         self._lock = threading.Lock()
 
@@ -52,13 +54,14 @@ class Pool:
             self._free.append(runner)
 
     def run(self, runner: Runner) -> None:
-        """Runs a runner.
+        """Runs a runner when it is its turn.
 
         Raises:
             EngineError: The graph did not run.
         """
         try:
-            runner.run()
+            with self._turns:
+                runner.run()
         except Exception as exc:  # the libraries' errors share no base but Exception
             raise EngineError(f"the {self._role} did not run: {one_line(exc)}") from exc
 
@@ -69,6 +72,7 @@ class HostBackend:
     Args:
         settings: How they were opened.
         variant: The engine's variant whose files they are.
+        turns: Who may run; both graphs share them.
         encoder: Runners of batch 1.
         decoder: Runners of `settings.micro_batch` latents.
     """
@@ -79,13 +83,15 @@ class HostBackend:
         self,
         settings: Settings,
         variant: str,
+        turns: Turns,
         *,
         encoder: Callable[[], Runner],
         decoder: Callable[[], Runner],
     ):
         self.name, self.precision, self.variant = settings.backend, settings.precision, variant
         self.threads, self.micro_batch = settings.threads, settings.micro_batch
-        self._encoder, self._decoder = Pool("encoder", encoder), Pool("decoder", decoder)
+        self._encoder = Pool("encoder", encoder, turns)
+        self._decoder = Pool("decoder", decoder, turns)
 
     def encode(self, image: Float, hole: Float) -> dict[str, Float]:
         """See `Backend.encode`; the arrays are the caller's."""
