@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image as Pillow
-from PIL import ImageCms, ImageOps
+from PIL import ImageCms, ImageFile, ImageOps
 
 from picme_rt import atomic
 from picme_rt.errors import InputError
@@ -132,7 +132,7 @@ def _open(path: Path) -> Pillow.Image:
     return upright
 
 
-def _header(path: Path) -> Pillow.Image:
+def _header(path: Path) -> ImageFile.ImageFile:
     """The picture, opened and not read yet; the filters of warnings are the whole process's."""
     with _filtering, warnings.catch_warnings():
         # below the size that Pillow refuses it warns, which is of no use to who gave the file

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -177,7 +177,7 @@ def complete(
 
 def complete_all(
     session: Session, planned: Sequence[Task], request: Request, *, keep: bool, at_once: int
-) -> Iterator[Finished | Failure]:
+) -> Generator[Finished | Failure, None, None]:
     """Completes pictures, several at once; what became of each, in their order (pipeline.py).
 
     While one is read, written or waits for the disk, others are encoded, decoded and pasted.

@@ -5,8 +5,8 @@ While one item waits for the disk or holds the interpreter's lock, others comput
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Generator, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -20,7 +20,7 @@ class _NotWantedError(BaseException):
 
 def in_order(
     work: Callable[[Item, GoOn], Outcome], items: Sequence[Item], *, at_once: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """The outcomes of `work(item, go_on)`, in the order of the items, as soon as they are known.
 
     Where work raises, the outcomes of all items before that one come first and then its error, as
@@ -49,13 +49,19 @@ def _nothing() -> None:
     pass
 
 
-class _Crew:
+class _Error(NamedTuple):
+    """What work raised instead of an outcome."""
+
+    error: BaseException
+
+
+class _Crew(Generic[Item, Outcome]):
     """Threads that take the items in turn, and what they found."""
 
     def __init__(self, work: Callable[[Item, GoOn], Outcome], items: Sequence[Item]):
         self._work, self._items = work, items
         self._next, self._last = 0, len(items) - 1  # the last place whose outcome is wanted
-        self._found: dict[int, tuple[Outcome | None, BaseException | None]] = {}
+        self._found: dict[int, Outcome | _Error] = {}
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
 
@@ -69,10 +75,10 @@ class _Crew:
         with self._changed:
             while place not in self._found:
                 self._changed.wait()
-            outcome, error = self._found.pop(place)
-        if error is not None:
-            raise error
-        return outcome
+            found = self._found.pop(place)
+        if isinstance(found, _Error):
+            raise found.error
+        return found
 
     def end(self) -> None:
         self._last = -1
@@ -86,15 +92,15 @@ class _Crew:
                 if place > self._last:
                     return
                 self._next += 1
-            found: tuple[Outcome | None, BaseException | None]
+            found: Outcome | _Error
             try:
-                found = self._work(self._items[place], functools.partial(self._check, place)), None
+                found = self._work(self._items[place], functools.partial(self._check, place))
             except _NotWantedError:
                 return
             except BaseException as exc:  # raised where the outcomes are taken
-                found = None, exc
+                found = _Error(exc)
             with self._changed:
-                if found[1] is not None:
+                if isinstance(found, _Error):
                     self._last = min(self._last, place)
                 self._found[place] = found
                 self._changed.notify()

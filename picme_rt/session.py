@@ -287,8 +287,8 @@ class Session:
 def _check_wait(value: object) -> float:
     if (
         isinstance(value, bool)
-        or not isinstance(value, numbers.Real)
-        or not 0 <= value <= _LONGEST_WAIT
+        or not isinstance(value, (float, numbers.Real))
+        or not 0 <= float(value) <= _LONGEST_WAIT
     ):
         raise InputError(
             f"max_wait_ms must be a number from 0 to {_LONGEST_WAIT} or None, got {value!r}; "
