@@ -13,16 +13,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from picme_rt import backends, choices, encoded, images, kernels
+from picme_rt import backends, choices, encoded, images, kernels, pipeline
 from picme_rt import engine as engines
 from picme_rt.compiled import check_integer
-from picme_rt.encoded import Completion, Completions, Encoded, check_size
+from picme_rt.encoded import Completion, Completions, Encoded, Request, check_size
 from picme_rt.errors import ClosedError, InputError
 from picme_rt.images import ImageLike
 from picme_rt.kernels import Mode
+from picme_rt.pipeline import GoOn
 from picme_rt.turns import Turns
 
 _LONGEST_WAIT = 86_400_000  # a day
+_BATCH_AT_ONCE = 2  # so one picture is fitted or pasted while another is decoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,12 +238,13 @@ class Session:
             )
         pictures = [images.read_image(img) for img in imgs]
         check_size((sum(picture.size for picture in pictures),), k)
-        return [
-            self.complete(
-                img, mask, k=k, seed=one, mode=mode, primitive=primitive, temperature=temperature
-            )
-            for img, mask, one in zip(pictures, masks, seeds, strict=True)
-        ]
+
+        def work(place: int, go_on: GoOn) -> Completions:
+            request = Request(k, seeds[place], 0, mode, primitive, temperature)
+            return self.encode(pictures[place], masks[place]).gather(request, go_on)
+
+        at_once = min(_BATCH_AT_ONCE, choices.cores())
+        return list(pipeline.in_order(work, range(len(pictures)), at_once=at_once))
 
     def encode(self, img: ImageLike, mask: ImageLike) -> Encoded:
         """Encodes a picture once, to ask for completions as often as wanted.
