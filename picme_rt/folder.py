@@ -1,4 +1,4 @@
-"""Pictures on disk, completed one by one: which mask, which files, what is there already."""
+"""Pictures on disk, completed: which mask, which files, what is there already."""
 
 import dataclasses
 import json

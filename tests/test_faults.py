@@ -338,11 +338,11 @@ def test_a_folder_run_that_is_killed_completes_what_was_missing_and_nothing_twic
     picme, pictures, engine, tmp_path
 ):
     places = pictures / "images", pictures / "masks"
-    command = ["complete", *places, "-k", 16, "--engine", engine]
+    command = ["complete", *places, "-k", 8, "--engine", engine]
     whole = tmp_path / "whole"
     seconds = succeed(picme(*command, "-o", whole)).seconds
     expected = results(whole)
-    assert len(expected) == 4 * 17 + 1  # 16 results and a sheet each, and the run's record
+    assert len(expected) == 4 * 9 + 1  # eight results and a sheet each, and the run's record
     killer, number = Killer(picme, "complete", 0.9 * seconds, write=0.003), 0
     while killer.left:
         out, there, killed = tmp_path / f"out_{number}", {}, True
