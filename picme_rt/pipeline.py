@@ -81,7 +81,8 @@ class _Crew(Generic[Item, Outcome]):
         return found
 
     def end(self) -> None:
-        self._last = -1
+        with self._changed:
+            self._last = -1
         for thread in self._threads:
             thread.join()
 
