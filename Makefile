@@ -26,6 +26,7 @@ bench-compare: $(VENV)/with-dev  ## fail if the run NEW=b.json is over 15 % slow
 
 fuzz: $(VENV)/with-dev  ## 100,000 damaged engines, 10,000 pictures and masks, 8 threads for a minute
 	$(BIN)/python tests/fuzz/threads.py engines/cats128 --threads 8 --seconds 60
+	$(BIN)/python tests/fuzz/threads.py engines/cats128 --threads 8 --seconds 60 --backend openvino
 	$(BIN)/python tests/fuzz/pictures.py engines/cats128 --cases 10000
 	$(BIN)/python tests/fuzz/engines.py --cases 100000
 	$(BIN)/python tests/fuzz/engines.py --cases 20000 --backend openvino

@@ -18,7 +18,8 @@ from picme_rt.errors import one_line
 
 _FORMAT = 1
 _FILE_BYTES = 1 << 16
-_THREADS, _MICRO_BATCH = 4096, 64
+_MICRO_BATCH = 64
+MOST_THREADS = 4096
 _GAIN = 0.9
 
 
@@ -130,7 +131,7 @@ def _measured(entry: dict[str, Any], packages: Sequence[str]) -> Measured:
         settings.backend in packages
         and isinstance(settings.precision, str)
         and type(settings.threads) is int
-        and 1 <= settings.threads <= _THREADS
+        and 1 <= settings.threads <= MOST_THREADS
         and type(settings.micro_batch) is int
         and 1 <= settings.micro_batch <= _MICRO_BATCH
         and type(entry["milliseconds"]) is float

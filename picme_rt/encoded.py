@@ -15,6 +15,7 @@ from picme_rt.errors import EngineError, InputError
 from picme_rt.framing import Box, Framing
 from picme_rt.images import Float, Hole, Image
 from picme_rt.kernels import Mode
+from picme_rt.pipeline import GoOn
 
 _PICTURE = 1.01  # largest magnitude that a decoder gives: it ends in tanh
 _LOG_ALPHA = 80  # largest magnitude of a row's largest log_alpha that the sampler takes
@@ -119,12 +120,17 @@ class Encoded:
     ) -> Completions:
         """Results first .. first + k - 1 of a seed; otherwise as `Session.complete`."""
         check_size(self._img.shape, k)
-        request = Request(k, seed, first, mode, primitive, temperature).checked(self._primitives)
-        done = np.empty((k, *self._img.shape), np.uint8)
+        return self.gather(Request(k, seed, first, mode, primitive, temperature), lambda: None)
+
+    def gather(self, request: Request, go_on: GoOn) -> Completions:
+        """`complete` for who asks for several pictures: `go_on` may end it after each result."""
+        request = request.checked(self._primitives)
+        done = np.empty((request.k, *self._img.shape), np.uint8)
         found = []
         for place, one in enumerate(self._results(self._loaded(), request, into=done)):
             found.append((one.primitive, one.log_prob))
             assert one.index == request.first + place
+            go_on()
         indices = np.arange(request.first, request.first + request.k, dtype=np.int64)
         if not self._parts:
             return Completions(done, indices, None, None)

@@ -1,22 +1,23 @@
-"""Pictures on disk, completed one by one: which mask, which files, what is there already."""
+"""Pictures on disk, completed: which mask, which files, what is there already."""
 
 import dataclasses
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from picme_rt import atomic, files, sheet
+from picme_rt import atomic, files, pipeline, sheet
 from picme_rt.encoded import Request, check_size
 from picme_rt.errors import InputError
 from picme_rt.images import Image
+from picme_rt.pipeline import GoOn
 from picme_rt.session import Info, Session
 
 RECORD = "picme_run.json"
 """What a folder of results was made with, so that --resume never mixes two runs."""
-_RECORD_FORMAT = 1
+_RECORD_FORMAT = 2
 MOST = 10_000
 """Results of one picture on disk."""
 
@@ -131,7 +132,9 @@ def tasks(images: Path, masks: Path, out: Path, k: int, form: str) -> list[Task 
     return found
 
 
-def complete(session: Session, task: Task, request: Request, *, keep: bool) -> Finished:
+def complete(
+    session: Session, task: Task, request: Request, *, keep: bool, go_on: GoOn
+) -> Finished:
     """Completes one picture; each file appears whole, each result as soon as it is ready.
 
     Args:
@@ -139,6 +142,7 @@ def complete(session: Session, task: Task, request: Request, *, keep: bool) -> F
         task: The picture and its files.
         request: What is asked; `request.k` is `task.k`.
         keep: Whether the results that are there already stay and count as done.
+        go_on: Called after each result: it may raise, to end early (pipeline.py).
 
     Raises:
         InputError: The picture or its mask cannot be used.
@@ -163,11 +167,39 @@ def complete(session: Session, task: Task, request: Request, *, keep: bool) -> F
             files.write_picture(path, photograph._replace(pixels=one.image))
             made.append(Result(path, one.index, one.primitive, one.log_prob))
             yield one.image
+            go_on()
 
     task.out.mkdir(parents=True, exist_ok=True)
     page = sheet.sheet(img, hole, pictures(), task.k)
     files.write_picture(task.sheet, files.Photograph(page, None, photograph.icc_profile))
     return Finished(task, made, time.perf_counter() - began)
+
+
+def complete_all(
+    session: Session, planned: Sequence[Task], request: Request, *, keep: bool, at_once: int
+) -> Generator[Finished | Failure, None, None]:
+    """Completes pictures, several at once; what became of each, in their order (pipeline.py).
+
+    While one is read, written or waits for the disk, others are encoded, decoded and pasted.
+
+    Args:
+        session: The engine; best opened with one thread a run.
+        planned: What to complete.
+        request: As in `complete`.
+        keep: As in `complete`.
+        at_once: Most pictures in work, each of which takes memory.
+
+    Raises:
+        OSError: A file cannot be written: of the first picture of which that is so.
+    """
+
+    def work(task: Task, go_on: GoOn) -> Finished | Failure:
+        try:
+            return complete(session, task, request, keep=keep, go_on=go_on)
+        except InputError as exc:
+            return Failure(task.image, str(exc))
+
+    return pipeline.in_order(work, planned, at_once=at_once)
 
 
 def begin(out: Path, planned: list[Task], record: dict[str, Any], *, force: bool) -> None:
@@ -228,6 +260,8 @@ def record(info: Info, request: Request, form: str) -> dict[str, Any]:
         "engine": info.sha256,
         "backend": info.backend,
         "precision": info.precision,
+        "threads": info.threads,
+        "micro_batch": info.micro_batch,
         **request._asdict(),
         "format": form,
     }

@@ -5,6 +5,7 @@ done = session.complete(img, mask, k=6)
 """
 
 import dataclasses
+import numbers
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,12 +13,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from picme_rt import backends, encoded, images, kernels
+from picme_rt import backends, choices, encoded, images, kernels, pipeline
 from picme_rt import engine as engines
-from picme_rt.encoded import Completion, Completions, Encoded, check_size
+from picme_rt.compiled import check_integer
+from picme_rt.encoded import Completion, Completions, Encoded, Request, check_size
 from picme_rt.errors import ClosedError, InputError
 from picme_rt.images import ImageLike
 from picme_rt.kernels import Mode
+from picme_rt.pipeline import GoOn
+from picme_rt.turns import Turns
+
+_LONGEST_WAIT = 86_400_000  # a day
+_BATCH_AT_ONCE = 2  # so one picture is fitted or pasted while another is decoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +79,17 @@ class Session:
             with this engine on this machine, else the first of these two that is installed.
         precision: `auto` (fp32), one of the engine's variants, or `bf16` (openvino): up to a few
             levels from fp32 in the hole, with the same primitives and log probabilities.
+        threads: Threads that one run of the backend computes with, 1 to 4096; None is what was
+            measured, else one for each physical core. With 1, calls of several threads share the
+            cores best; a single call takes longer. Results may differ in a level with another
+            number, and `info` says it.
+        max_wait_ms: Most milliseconds that a run waits for its turn while as many calls compute as
+            there are cores; then it goes ahead beside them. None waits, oldest first; 0 never does.
+            No result depends on it.
 
     Raises:
         EngineError: The engine is missing, damaged, newer or foreign.
-        InputError: An unknown device, backend or precision.
+        InputError: An unknown device, backend or precision, or a number out of its range.
         MissingPackageError: The backend's package is not installed; the message names the extra.
         UnavailableError: This CPU does not compute in the precision.
     """
@@ -87,13 +101,22 @@ class Session:
         device: str = "auto",
         backend: str = "auto",
         precision: str = "auto",
+        threads: int | None = None,
+        max_wait_ms: float | None = None,
     ):
         if not isinstance(engine, (str, Path)):
             raise InputError(f"engine must be the path of a directory, got {engine!r}")
+        if threads is not None:
+            threads = check_integer("threads", threads, 1, choices.MOST_THREADS)
+        longest = None if max_wait_ms is None else 1e-3 * _check_wait(max_wait_ms)
         self._engine = engines.load(Path(engine))
         chosen = backends.choose(self._engine, backend=backend, device=device, precision=precision)
         self._chosen_by = chosen.by
-        self._backend: backends.Backend | None = backends.load(self._engine, chosen.settings)
+        settings = chosen.settings
+        if threads is not None:
+            settings = dataclasses.replace(settings, threads=threads)
+        turns = Turns(choices.cores(), longest)
+        self._backend: backends.Backend | None = backends.load(self._engine, settings, turns)
 
     @property
     def info(self) -> Info:
@@ -215,12 +238,13 @@ class Session:
             )
         pictures = [images.read_image(img) for img in imgs]
         check_size((sum(picture.size for picture in pictures),), k)
-        return [
-            self.complete(
-                img, mask, k=k, seed=one, mode=mode, primitive=primitive, temperature=temperature
-            )
-            for img, mask, one in zip(pictures, masks, seeds, strict=True)
-        ]
+
+        def work(place: int, go_on: GoOn) -> Completions:
+            request = Request(k, seeds[place], 0, mode, primitive, temperature)
+            return self.encode(pictures[place], masks[place]).gather(request, go_on)
+
+        at_once = min(_BATCH_AT_ONCE, choices.cores())
+        return list(pipeline.in_order(work, range(len(pictures)), at_once=at_once))
 
     def encode(self, img: ImageLike, mask: ImageLike) -> Encoded:
         """Encodes a picture once, to ask for completions as often as wanted.
@@ -261,3 +285,16 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _check_wait(value: object) -> float:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (float, numbers.Real))
+        or not 0 <= float(value) <= _LONGEST_WAIT
+    ):
+        raise InputError(
+            f"max_wait_ms must be a number from 0 to {_LONGEST_WAIT} or None, got {value!r}; "
+            "None waits for its turn however long that takes"
+        )
+    return float(value)

@@ -18,7 +18,7 @@ from cpu_backends import BF16, EVERY
 from skimage import data
 
 import picme_rt
-from picme_rt import backends
+from picme_rt import backends, choices
 from picme_rt import engine as engines
 from picme_rt.errors import EngineError, InputError, MissingPackageError, UnavailableError
 from picme_rt.framing import Box
@@ -173,6 +173,20 @@ def test_a_thousand_streamed_results_stay_flat_in_memory(tiny, backend, precisio
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+@pytest.mark.parametrize("precision", [p for b, p in EVERY if b == "openvino"])
+def test_openvino_runs_calls_side_by_side_with_the_bits_of_a_lone_one(precision, monkeypatch):
+    path = ROOT / "engines" / "cats128"
+    found = []
+    for cores in (1, 2):
+        monkeypatch.setattr(choices, "cores", lambda cores=cores: cores)
+        backend = opened(path, "openvino", precision, threads=1)
+        with ThreadPoolExecutor(4) as pool:
+            jobs = [pool.submit(walk, backend, engines.load(path)) for _ in range(4)]
+            found += [job.result() for job in jobs]
+    for one in found[1:]:
+        assert all((one[name] == found[0][name]).all() for name in one)
 
 
 @BY_PRECISION

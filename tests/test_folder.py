@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from picme_rt import cli, folder, session, sheet
+import picme_rt
+from picme_rt import backends, choices, cli, folder, session, sheet
+from picme_rt.encoded import Request
 from picme_rt.errors import InputError
 
 SIZES = {"a": (40, 60), "b": (70, 50), "c": (33, 90)}
@@ -339,7 +343,7 @@ def test_a_disk_that_is_full_stops_the_run_and_keeps_what_is_done(disk, picme, c
     write, written = folder.files.write_picture, []
 
     def full(path, photograph):
-        if len(written) == 4:
+        if path.name in ("b_01.png", "c_00.png"):
             raise OSError(28, "No space left on device", str(path))
         write(path, photograph)
         written.append(path.name)
@@ -347,8 +351,10 @@ def test_a_disk_that_is_full_stops_the_run_and_keeps_what_is_done(disk, picme, c
     monkeypatch.setattr(folder.files, "write_picture", full)
     assert picme() == 1
     out, err = capsys.readouterr()
+    # whichever came first: it is what a run of one picture after the other says
     assert out.split() == ["out/a_sheet.png"]
     assert err == "picme: out/b_01.png: No space left on device\n"
+    assert {*names(disk / "out")} == {*written, folder.RECORD}
     monkeypatch.undo()
     monkeypatch.chdir(disk)
     stamps = {name: (disk / "out" / name).stat().st_mtime_ns for name in written}
@@ -372,3 +378,52 @@ def test_a_forced_run_that_is_killed_leaves_no_result_of_the_old_one(disk, picme
     assert names(disk / "out") == [folder.RECORD]
     assert picme("--resume", "--seed", 1) == 0
     assert names(disk / "out") == sorted([*RESULTS, folder.RECORD])
+
+
+REQUEST = Request(k=3, seed=0, first=0, mode="categorical", primitive=None, temperature=1.0)
+
+
+def outcomes(engine, out, at_once, backend):
+    """What became of each picture, and what is on disk then."""
+    out.mkdir()
+    planned = folder.tasks(Path("photos"), Path("masks"), out, REQUEST.k, "png")
+    with picme_rt.Session(engine, backend=backend, threads=1) as opened:
+        found = list(folder.complete_all(opened, planned, REQUEST, keep=False, at_once=at_once))
+    said = [
+        one if isinstance(one, folder.Failure) else (one.task.image, one.results[1].log_prob)
+        for one in found
+    ]
+    return said, {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+@pytest.mark.parametrize("backend", backends.BACKENDS)
+def test_pictures_at_once_leave_the_bytes_and_words_of_one_after_the_other(disk, engine, backend):
+    (disk / "photos" / "aa.png").write_bytes((disk / "photos" / "a.png").read_bytes()[:900])
+    (disk / "masks" / "aa.png").write_bytes((disk / "masks" / "b.png").read_bytes())
+    want = outcomes(engine, disk / "serial", 1, backend)
+    assert [isinstance(one, folder.Failure) for one in want[0]] == [False, True, False, False]
+    assert len(want[1]) == 3 * (REQUEST.k + 1)
+    for at_once in (2, 5):
+        assert outcomes(engine, disk / f"at_once_{at_once}", at_once, backend) == want
+
+
+def test_several_pictures_of_a_folder_are_in_work_at_once(disk, picme, monkeypatch):
+    encode, together = picme_rt.Session.encode, threading.Barrier(2)
+
+    def encode_both(*arguments):
+        together.wait(30)  # breaks unless another picture comes as far
+        return encode(*arguments)
+
+    (disk / "photos" / "b.png").unlink()  # two are left
+    monkeypatch.setattr(choices, "cores", lambda: 1)
+    monkeypatch.setattr(picme_rt.Session, "encode", encode_both)
+    assert picme() == 0
+
+
+def test_a_folder_run_says_with_how_many_threads_and_resumes_with_the_same(disk, picme, capsys):
+    assert picme("--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["threads"] == 1
+    assert picme("--resume", "--threads", 2) == 1
+    assert "another threads" in capsys.readouterr().err
+    assert picme("--force", "--threads", 2) == 0
+    assert json.loads((disk / "out" / folder.RECORD).read_text())["threads"] == 2

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -94,6 +95,14 @@ def test_threads_that_share_a_session_get_the_same_bits(session, picture):
             assert (job.result().images == want[case]).all()
 
 
+@pytest.mark.parametrize("threads", [1, np.int64(2), 3])
+def test_a_session_computes_with_the_threads_it_was_asked_for(engine, session, picture, threads):
+    with picme_rt.Session(engine, threads=threads) as opened:
+        assert (opened.info.threads, opened.info.chosen_by) == (threads, "default")
+        difference = opened.complete(*picture, k=1).images - session.complete(*picture, k=1).images
+    assert ((difference == 0) | (difference == 1) | (difference == 255)).all()  # modulo 256
+
+
 def test_a_new_session_gives_the_same_bits(engine, session, picture):
     with picme_rt.Session(engine) as other:
         assert (
@@ -120,6 +129,30 @@ def test_a_batch_is_its_pictures_one_by_one(session):
     assert session.complete_batch([], []) == []
     stacked = session.complete_batch(np.stack([images[1]] * 2), np.stack([holes[1]] * 2), k=1)
     assert len(stacked) == 2
+
+
+def test_two_pictures_of_a_batch_are_in_work_at_once(session, monkeypatch):
+    encode, together = picme_rt.Session.encode, threading.Barrier(2)
+
+    def encode_both(*arguments):
+        together.wait(30)  # breaks unless another picture comes as far
+        return encode(*arguments)
+
+    monkeypatch.setattr(choices, "cores", lambda: 2)
+    monkeypatch.setattr(picme_rt.Session, "encode", encode_both)
+    image = noise(50, 70)
+    found = session.complete_batch([image] * 4, [hole_at(image.shape, 3, 3)] * 4, k=2)
+    assert [len(one.images) for one in found] == [2] * 4
+
+
+def test_the_first_bad_picture_of_a_batch_is_named(session, monkeypatch):
+    monkeypatch.setattr(choices, "cores", lambda: 2)
+    image = noise(50, 70)
+    masks = [np.zeros((50, 70)), np.zeros((50, 71)), np.zeros((50, 72)), np.zeros((50, 70))]
+    for _ in range(5):
+        with pytest.raises(InputError, match=r"got shape \(50, 71\)"):
+            session.complete_batch([image] * 4, masks, k=1)
+    assert not [thread for thread in threading.enumerate() if thread.name == "picme_rt"]
 
 
 @pytest.mark.parametrize("seed", [[1], [1, 2, 3], 1.5, None, "12", [0.5, 1], np.zeros(3, int)])

@@ -14,6 +14,7 @@ from picme_rt.engine import Engine
 from picme_rt.errors import InputError, MissingPackageError
 from picme_rt.framing import Box
 from picme_rt.images import Float
+from picme_rt.turns import Turns
 
 BACKENDS = ("onnxruntime", "openvino")
 """By the names of their packages; in the order in which `auto` takes them unmeasured."""
@@ -134,8 +135,13 @@ def choose(engine: Engine, *, backend: str, device: str, precision: str) -> Chos
     return Chosen(defaults(here[0], precision), "default")
 
 
-def load(engine: Engine, settings: Settings) -> Backend:
+def load(engine: Engine, settings: Settings, turns: Turns | None = None) -> Backend:
     """Loads an engine: its graphs are read and checked here, before any library sees them.
+
+    Args:
+        engine: The engine.
+        settings: How it is opened.
+        turns: Who may run; None lets as many calls run as there are cores.
 
     Raises:
         MissingPackageError: The backend's package is not installed.
@@ -145,11 +151,12 @@ def load(engine: Engine, settings: Settings) -> Backend:
     from picme_rt.backends import graphs
 
     precision = settings.precision
+    turns = turns or Turns(choices.cores())
     checked = graphs.read(engine, precision if precision in engine.variants else "fp32")
     if settings.backend == "openvino":
         from picme_rt.backends import openvino
 
-        return openvino.load(checked, settings)
+        return openvino.load(checked, settings, turns)
     from picme_rt.backends import onnxruntime
 
-    return onnxruntime.load(checked, settings)
+    return onnxruntime.load(checked, settings, turns)

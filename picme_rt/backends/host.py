@@ -13,6 +13,7 @@ from picme_rt.errors import ClosedError, EngineError, one_line
 from picme_rt.framing import Box
 from picme_rt.images import Float
 from picme_rt.tensors import Tensor
+from picme_rt.turns import Turns
 from picme_rt.windows import Crop, Windows, windows
 
 
@@ -86,10 +87,11 @@ class Pool:
     Args:
         role: What the graph is called in errors.
         make: Makes one more runner.
+        turns: Who may run.
     """
 
-    def __init__(self, role: str, make: Callable[[], Runner]):
-        self._role, self._make = role, make
+    def __init__(self, role: str, make: Callable[[], Runner], turns: Turns):
+        self._role, self._make, self._turns = role, make, turns
         self._free: list[Runner] = []
         self._lock = threading.Lock()
 
@@ -104,13 +106,14 @@ class Pool:
             self._free.append(runner)
 
     def run(self, runner: Runner) -> None:
-        """Runs a runner.
+        """Runs a runner when it is its turn.
 
         Raises:
             EngineError: The graph did not run.
         """
         try:
-            runner.run()
+            with self._turns:
+                runner.run()
         except Exception as exc:  # the libraries' errors share no base but Exception
             raise EngineError(f"the {self._role} did not run: {one_line(exc)}") from exc
 
@@ -121,6 +124,7 @@ class HostBackend:
     Args:
         settings: How they were opened.
         variant: The engine's variant whose files they are.
+        turns: Who may run; both graphs share them.
         encoder: Runners of batch 1.
         decoder: Runners of `settings.micro_batch` latents.
         crops: Of the decoder.
@@ -132,6 +136,7 @@ class HostBackend:
         self,
         settings: Settings,
         variant: str,
+        turns: Turns,
         *,
         encoder: Callable[[], Runner],
         decoder: Callable[[], Runner],
@@ -140,7 +145,8 @@ class HostBackend:
         self.name, self.precision, self.variant = settings.backend, settings.precision, variant
         self.threads, self.micro_batch = settings.threads, settings.micro_batch
         boxed = (lambda: BoxRunner(decoder(), crops)) if crops else decoder
-        self._encoder, self._decoder = Pool("encoder", encoder), Pool("decoder", boxed)
+        self._encoder = Pool("encoder", encoder, turns)
+        self._decoder = Pool("decoder", boxed, turns)
 
     def encode(self, image: Float, hole: Float) -> dict[str, Float]:
         """See `Backend.encode`; the arrays are the caller's."""

@@ -12,6 +12,7 @@ from picme_rt.backends.host import HostBackend, Runner, buffers, narrowed
 from picme_rt.choices import Settings
 from picme_rt.errors import EngineError, MissingPackageError, one_line
 from picme_rt.tensors import Graph
+from picme_rt.turns import Turns
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -20,7 +21,7 @@ _TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _importing = threading.Lock()
 
 
-def load(graphs: Graphs, settings: Settings) -> HostBackend:
+def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
     """Loads both graphs.
 
     Raises:
@@ -31,6 +32,7 @@ def load(graphs: Graphs, settings: Settings) -> HostBackend:
     return HostBackend(
         settings,
         graphs.variant,
+        turns,
         encoder=_runners(ort, graphs.encoder, 1, settings.threads),
         decoder=_runners(ort, graphs.decoder, settings.micro_batch, settings.threads),
         crops=graphs.crops,

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from picme_rt import choices
 from picme_rt.backends.graphs import Checked, Graphs
 from picme_rt.backends.host import HostBackend, Runner, buffers, narrowed
 from picme_rt.choices import Settings
 from picme_rt.errors import EngineError, MissingPackageError, UnavailableError, one_line
 from picme_rt.tensors import Graph
+from picme_rt.turns import Turns
 
 if TYPE_CHECKING:
     import openvino
@@ -24,7 +26,7 @@ _TELEMETRY = "openvino_telemetry"
 _importing = threading.Lock()
 
 
-def load(graphs: Graphs, settings: Settings) -> HostBackend:
+def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
     """Loads both graphs.
 
     Raises:
@@ -44,6 +46,7 @@ def load(graphs: Graphs, settings: Settings) -> HostBackend:
     return HostBackend(
         settings,
         graphs.variant,
+        turns,
         encoder=_runners(core, graphs.encoder, 1, settings.threads, openvino.Type.f32),
         decoder=_runners(core, graphs.decoder, settings.micro_batch, settings.threads, kind),
         crops=graphs.crops,
@@ -71,6 +74,8 @@ def _import() -> ModuleType:
 def _runners(
     core: "openvino.Core", graph: Checked, batch: int, threads: int, kind: "openvino.Type"
 ) -> Callable[[], Runner]:
+    # runs of several callers go side by side, each on its own threads, as far as there are cores
+    streams = max(1, choices.cores() // threads)
     try:
         model = core.read_model(graph.content, b"")
         model.reshape(
@@ -83,8 +88,8 @@ def _runners(
                 "PERFORMANCE_HINT": "LATENCY",
                 "EXECUTION_MODE_HINT": "ACCURACY",  # quantises nothing by itself
                 "INFERENCE_PRECISION_HINT": kind,  # else bfloat16 wherever the CPU has it
-                "INFERENCE_NUM_THREADS": threads,
-                "NUM_STREAMS": 1,
+                "INFERENCE_NUM_THREADS": threads * streams,
+                "NUM_STREAMS": streams,
                 # tied to a core that something else keeps busy, a call takes five times as long
                 "ENABLE_CPU_PINNING": False,
                 "CACHE_DIR": "",

@@ -1,13 +1,14 @@
 """`picme complete IMAGE MASK -o OUT`: k results and a sheet, of one picture or of a folder's."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from picme_rt import atomic, files, folder
+from picme_rt import atomic, choices, files, folder
 from picme_rt.encoded import Request
 from picme_rt.errors import InputError
 from picme_rt.session import Info, Session
@@ -57,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the results; png and webp (lossless) keep every known pixel, jpg (quality 95) "
         "does not (default: png)",
     )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=int,
+        help="threads that the backend computes one picture with (default: for a folder 1, and as "
+        "many pictures at once as there are cores; for a picture as many as cores)",
+    )  # fmt: skip
     there = parser.add_mutually_exclusive_group()
     there.add_argument("--force", action="store_true", help="overwrite results that exist")
     there.add_argument(
@@ -71,11 +77,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes OUT/NAME_00.png ... and OUT/NAME_sheet.png for each picture."""
+    threads = arguments.threads
+    if threads is None and arguments.image.is_dir():
+        threads = 1  # so several pictures at once keep the cores busier than several threads do
     with Session(
         arguments.engine,
         device=arguments.device,
         backend=arguments.backend,
         precision=arguments.precision,
+        threads=threads,
     ) as session:
         asked = Request(
             k=arguments.k,
@@ -104,7 +114,7 @@ def _run_one(arguments: argparse.Namespace, session: Session, asked: Request) ->
     if not arguments.force and (there := task.existing()):
         raise InputError(f"{there[0]} exists; pass --force to overwrite, or another --out")
     atomic.sweep(arguments.out)
-    done = folder.complete(session, task, asked, keep=False)
+    done = folder.complete(session, task, asked, keep=False, go_on=lambda: None)
     if arguments.json:
         about = _about(session.info, asked)
         print(json.dumps({**about, **_report(done)}, indent=1))
@@ -129,15 +139,19 @@ def _run_folder(arguments: argparse.Namespace, session: Session, asked: Request)
         folder.begin(out, planned, made_with, force=arguments.force)
     waiting = [task for task in planned if len(task.existing()) < asked.k + 1]
     kept = len(planned) - len(waiting)
+    # one more than can compute: it reads, writes or waits for the disk meanwhile
+    at_once = max(1, choices.cores() // session.info.threads) + 1
+    outcomes = folder.complete_all(session, waiting, asked, keep=arguments.resume, at_once=at_once)
     # smoothing=0: the mean rate; disable=None: no bar where nobody looks
-    with tqdm(total=len(planned), initial=kept, unit="img", smoothing=0, disable=None) as bar:
-        for task in waiting:
-            try:
-                done = folder.complete(session, task, asked, keep=arguments.resume)
-            except InputError as exc:
-                failures.append(folder.Failure(task.image, str(exc)))
+    with (
+        tqdm(total=len(planned), initial=kept, unit="img", smoothing=0, disable=None) as bar,
+        contextlib.closing(outcomes) as ended,
+    ):
+        for one in ended:
+            if isinstance(one, folder.Failure):
+                failures.append(one)
             else:
-                print(json.dumps(_report(done)) if arguments.json else task.sheet, flush=True)
+                print(json.dumps(_report(one)) if arguments.json else one.task.sheet, flush=True)
             bar.update()
     for failure in failures:
         reason = " ".join(failure.reason.split())
@@ -161,6 +175,7 @@ def _about(info: Info, asked: Request) -> dict[str, Any]:
         "backend": info.backend,
         "device": info.device,
         "precision": info.precision,
+        "threads": info.threads,
         "seed": asked.seed,
     }
 

@@ -104,8 +104,9 @@ def main() -> int:
     parser.add_argument("engine", type=Path)
     parser.add_argument("--threads", type=int, default=8, help="(default: 8)")
     parser.add_argument("--seconds", type=float, default=60, help="(default: 60)")
+    parser.add_argument("--backend", default="auto", help="(default: auto)")
     arguments = parser.parse_args()
-    with picme_rt.Session(arguments.engine) as session:
+    with picme_rt.Session(arguments.engine, backend=arguments.backend) as session:
         end = time.monotonic() + arguments.seconds
         counts, findings = load(session, arguments.threads, lambda _: time.monotonic() < end)
     print(json.dumps({"threads": arguments.threads, "calls": counts, "findings": findings}))

@@ -1,0 +1,59 @@
+"""Eight threads on one session against a lone caller: results a second, in turns of one run."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cpu_backends import EVERY
+from pytest_benchmark.fixture import BenchmarkFixture
+
+import picme_rt
+
+ENGINE = Path(__file__).parents[2] / "engines" / "cats128"
+TURNS = 15
+
+
+@pytest.mark.benchmark(group="one caller and eight, k = 6, cats128: extra_info has calls a second")
+@pytest.mark.parametrize("threads", [None, 1], ids=["default threads", "one thread"])
+@pytest.mark.parametrize(("backend", "precision"), EVERY)
+def test_eight_callers_and_one(
+    benchmark: BenchmarkFixture, backend: str, precision: str, threads: int | None
+) -> None:
+    calls = 24 if benchmark.enabled else 8
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    hole = np.zeros((256, 256), bool)
+    hole[64:192, 64:192] = True
+    speed: dict[int, list[float]] = {1: [], 8: []}
+    cpu: dict[int, list[float]] = {1: [], 8: []}
+    with picme_rt.Session(ENGINE, backend=backend, precision=precision, threads=threads) as session:
+        want = session.complete(image, hole, k=6).images
+        right: list[bool] = []
+
+        def ask(count: int) -> None:
+            for _ in range(count):
+                found = session.complete(image, hole, k=6).images
+                right.append(np.array_equal(found, want))
+
+        def turn() -> None:
+            for callers in speed:
+                crew = [
+                    threading.Thread(target=ask, args=(calls // callers,)) for _ in range(callers)
+                ]
+                began, used = time.perf_counter(), time.process_time()
+                for caller in crew:
+                    caller.start()
+                for caller in crew:
+                    caller.join()
+                speed[callers].append(calls / (time.perf_counter() - began))
+                cpu[callers].append(1e3 * (time.process_time() - used) / calls)
+
+        benchmark.pedantic(turn, rounds=TURNS if benchmark.enabled else 1)
+    for callers, found in speed.items():
+        benchmark.extra_info[f"{callers} callers"] = {
+            "calls/s: median, maximum": [round(float(np.median(found)), 1), round(max(found), 1)],
+            "CPU ms a call: minimum": round(min(cpu[callers]), 1),
+        }
+    assert len(right) % (2 * calls) == 0
+    assert all(right)

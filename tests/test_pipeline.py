@@ -1,0 +1,181 @@
+"""Work on several items at once: from outside it is a loop, and it leaves no thread behind."""
+
+import contextlib
+import signal
+import threading
+
+import pytest
+
+from picme_rt.pipeline import in_order
+
+LONG = 30  # seconds after which a test that waits has failed
+
+
+def ours():
+    return [thread for thread in threading.enumerate() if thread.name == "picme_rt"]
+
+
+def collect(outcomes):
+    """What came before the error, and the error."""
+    found = []
+    try:
+        found.extend(outcomes)
+    except ArithmeticError as exc:
+        return found, str(exc)
+    return found, None
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 7])
+def test_outcomes_come_in_the_order_of_the_items(at_once):
+    items = list(range(40))
+    assert list(in_order(lambda item, go_on: item * item, items, at_once=at_once)) == [
+        item * item for item in items
+    ]
+    assert ours() == []
+
+
+@pytest.mark.parametrize("items", [[], [5]])
+def test_few_items_need_no_thread(items):
+    def work(item, go_on):
+        go_on()
+        return item, threading.current_thread()
+
+    assert list(in_order(work, items, at_once=4)) == [(i, threading.main_thread()) for i in items]
+
+
+def test_so_many_are_in_work_at_once_and_no_more():
+    together, lock, inside, most = threading.Barrier(3), threading.Lock(), 0, 0
+
+    def work(item, go_on):
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        together.wait(LONG)  # breaks, and fails the test, unless three are in work
+        with lock:
+            inside -= 1
+
+    assert len(list(in_order(work, range(12), at_once=3))) == 12
+    assert most == 3
+
+
+def test_an_item_that_takes_long_holds_up_nothing_but_its_turn():
+    others = threading.Barrier(2)
+    done = []
+
+    def work(item, go_on):
+        if item == 0:
+            others.wait(LONG)  # until the last item is done
+        done.append(item)
+        if item == 9:
+            others.wait(LONG)
+        return item
+
+    assert list(in_order(work, range(10), at_once=2)) == list(range(10))
+    assert done[-1] == 0
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_an_error_comes_after_the_outcomes_before_it_as_in_a_loop(at_once):
+    def work(item, go_on):
+        if item in (4, 6):
+            raise ArithmeticError(str(item))
+        return item
+
+    for _ in range(20):
+        assert collect(in_order(work, range(30), at_once=at_once)) == ([0, 1, 2, 3], "4")
+    assert ours() == []
+
+
+def test_what_is_before_an_error_ends_well_and_what_is_after_it_ends_early():
+    failed, after = threading.Event(), threading.Event()
+    ended, begun = [], []
+
+    def work(item, go_on):
+        begun.append(item)
+        if item == 1:
+            assert after.wait(LONG)
+            failed.set()
+            raise ArithmeticError("1")
+        if item == 2:
+            after.set()
+        assert failed.wait(LONG)
+        while item == 2:
+            go_on()  # raises as soon as the error is known
+        go_on()
+        ended.append(item)
+        return item
+
+    assert collect(in_order(work, range(50), at_once=3)) == ([0], "1")
+    assert ended == [0]
+    assert sorted(begun) == [0, 1, 2]
+    assert ours() == []
+
+
+def test_of_two_errors_the_first_items_is_raised_though_it_came_later():
+    second = threading.Event()
+
+    def work(item, go_on):
+        if item == 0:
+            assert second.wait(LONG)
+            raise ArithmeticError("the first")
+        second.set()
+        raise ArithmeticError("the second")
+
+    assert collect(in_order(work, range(2), at_once=2)) == ([], "the first")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_errors_of_every_kind_come_through(error):
+    def work(item, go_on):
+        raise error
+
+    with pytest.raises(error):
+        next(in_order(work, range(2), at_once=2))
+
+
+def test_closing_ends_all_work_and_waits_for_it():
+    ended = []
+
+    def work(item, go_on):
+        if item < 2:
+            return item
+        try:
+            while True:
+                go_on()
+        finally:
+            ended.append(item)
+
+    outcomes = in_order(work, range(1000), at_once=3)
+    assert [next(outcomes), next(outcomes)] == [0, 1]
+    assert len(ours()) == 3
+    outcomes.close()
+    assert ours() == []
+    assert set(ended) <= {2, 3, 4}
+
+
+def test_ctrl_c_while_it_waits_ends_all_work(monkeypatch):
+    waiting = threading.Event()
+
+    def work(item, go_on):
+        waiting.set()
+        while True:
+            go_on()
+
+    def interrupt():
+        assert waiting.wait(LONG)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    helper = threading.Thread(target=interrupt)
+    helper.start()
+    try:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            contextlib.closing(in_order(work, range(9), at_once=2)) as outcomes,
+        ):
+            next(outcomes)
+    finally:
+        helper.join()
+        signal.signal(signal.SIGINT, before)
+    assert ours() == []
