@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from picme_rt.session import Session
 from picme_rt.verbs.complete import add_engine_arguments
@@ -34,3 +35,18 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("data", "licence", "commit", "pictures_seen", "parity"):
         if name in provenance:
             print(f"{name:12} {provenance[name]}")
+    for line in graph_lines(provenance.get("graphs", {})):
+        print(line)
+
+
+def graph_lines(graphs: dict[str, Any]) -> list[str]:
+    """What the rewrites at export did to each graph, in words."""
+    found = []
+    for role, report in graphs.items():
+        if report:
+            before, after = (n / 1e6 for n in report["macs"])
+            nodes = " -> ".join(str(n) for n in report["operators"])
+            found.append(
+                f"{role:12} {before:.1f} -> {after:.1f} million multiply-adds, {nodes} operators"
+            )
+    return found
