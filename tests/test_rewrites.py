@@ -236,6 +236,9 @@ def test_applied_again_nothing_is_left_to_do(exported):
     engine = engines.load(exported("picme").path)
     for role in ("encoder", "decoder"):
         model = onnx.ModelProto.FromString(engine.read(f"fp32/{role}.onnx"))
-        report = rewrites.apply(model, getattr(engine.tables, role))
+        table = getattr(engine.tables, role)
+        report = rewrites.apply(
+            model, lambda m, t=table: graph_shapes.check(m.SerializeToString(), t).macs
+        )
         assert report["rewrites"] == {}
         assert report["macs"][0] == report["macs"][1]

@@ -108,7 +108,11 @@ def to_onnx(
     for entry in (model, graph_proto, *graph_proto.node, *graph_proto.initializer, *values):
         del entry.metadata_props[:]  # hold file names and lines of the exporting machine
         entry.doc_string = ""
-    report = rewrites.apply(model, graph) if rewrite else {}
+
+    def macs(model: onnx.ModelProto) -> int:
+        return graph_shapes.check(model.SerializeToString(), graph).macs
+
+    report = rewrites.apply(model, macs) if rewrite else {}
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
     graph_shapes.check(content, graph)  # what a reader would refuse is not written

@@ -4,6 +4,7 @@ Each keeps what the graph gives, up to the rounding of float32, and does nothing
 fit. What each is worth stands in docs/benchmarks.md.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import onnx
@@ -16,7 +17,6 @@ from picme_export.rewrites import (
     transposed_phases,
 )
 from picme_export.rewrites.graph import Graph
-from picme_rt import graph_shapes, tensors
 
 PASSES = {
     "pooled convolutions": pooled_convolutions.rewrite,
@@ -27,21 +27,19 @@ PASSES = {
 }
 
 
-def apply(model: onnx.ModelProto, table: tensors.Graph) -> dict[str, Any]:
+def apply(model: onnx.ModelProto, macs: Callable[[onnx.ModelProto], int]) -> dict[str, Any]:
     """Rewrites a model in place.
 
     Args:
         model: An exported graph, metadata stripped.
-        table: Its inputs and outputs.
+        macs: Multiply-adds of a model at batch 1 (`graph_shapes.check`), which refuses what no
+            engine may have.
 
     Returns:
-        `macs` and `operators`, each [before, after], multiply-adds at batch 1 by
-        `graph_shapes.check`; `rewrites`, how often each pass that fitted was applied.
-
-    Raises:
-        EngineError: The graph is none that an engine may have.
+        `macs` and `operators`, each [before, after]; `rewrites`, how often each pass that fitted
+        was applied.
     """
-    before, operators = cost(model, table), len(model.graph.node)
+    before, operators = macs(model), len(model.graph.node)
     done = {}
     for name, rewrite in PASSES.items():
         graph = Graph(model)
@@ -49,12 +47,7 @@ def apply(model: onnx.ModelProto, table: tensors.Graph) -> dict[str, Any]:
             graph.finish()
             done[name] = count
     return {
-        "macs": [before, cost(model, table)],
+        "macs": [before, macs(model)],
         "operators": [operators, len(model.graph.node)],
         "rewrites": done,
     }
-
-
-def cost(model: onnx.ModelProto, table: tensors.Graph) -> int:
-    """Multiply-adds of a graph at batch 1."""
-    return graph_shapes.check(model.SerializeToString(), table).macs

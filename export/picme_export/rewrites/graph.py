@@ -101,9 +101,9 @@ class Graph:
     def put(self, operator: str, inputs: Iterable[str], **attributes: Attribute) -> str:
         """A new node's only result."""
         out = self._name(operator)
-        self._nodes.append(
-            helper.make_node(operator, list(inputs), [out], f"node_{out}", **attributes)
-        )
+        node = helper.make_node(operator, list(inputs), [out], f"node_{out}")
+        node.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
+        self._nodes.append(node)
         return out
 
     def conv(

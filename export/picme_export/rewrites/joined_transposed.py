@@ -31,7 +31,7 @@ def rewrite(graph: Graph) -> int:
         inputs = [both, graph.keep(np.concatenate([kernels[0], kernels[1]]))]
         known = [bias for bias in biases if bias is not None]
         if known:
-            inputs.append(graph.keep(np.sum(known, axis=0, dtype=np.float32)))
+            inputs.append(graph.keep(np.asarray(np.sum(known, axis=0), np.float32)))
         graph.give(add.output[0], graph.put("ConvTranspose", inputs, **about))  # type: ignore[arg-type]
         done += 1
     return done

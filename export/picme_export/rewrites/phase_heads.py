@@ -61,7 +61,7 @@ def rewrite(graph: Graph) -> int:
     return done
 
 
-def _kernel(weight: np.ndarray, a: int, b: int) -> np.ndarray:  # type: ignore[type-arg]
+def _kernel(weight: np.ndarray, a: int, b: int) -> np.ndarray:
     """(C, Ci, 3, 3) -> (4 C, Ci, 2, 2), what the input phase (a, b) adds to each output phase."""
     colours, inputs = weight.shape[:2]
     found = np.zeros((colours, 2, 2, inputs, 2, 2), np.float32)

@@ -53,7 +53,7 @@ def rewrite(graph: Graph) -> int:
     return done
 
 
-def _mean_of_shifts(weight: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _mean_of_shifts(weight: np.ndarray) -> np.ndarray:
     wide = np.zeros((*weight.shape[:2], 4, 4))
     for y in (0, 1):
         for x in (0, 1):

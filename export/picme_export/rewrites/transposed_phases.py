@@ -45,7 +45,7 @@ def _phase(
     graph: Graph,
     inputs: list[str],
     weight: np.ndarray,
-    bias: np.ndarray | None,  # type: ignore[type-arg]
+    bias: np.ndarray | None,
 ) -> str:
     """One phase of all parts of the input, (Ci, Co, h, w) kernels."""
     kernel, at, total = weight.transpose(1, 0, 2, 3), 0, ""
