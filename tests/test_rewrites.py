@@ -17,8 +17,8 @@ from picme_export.rewrites import (
     transposed_phases,
 )
 from picme_export.rewrites.graph import Graph
+from picme_rt import cli, graph_shapes
 from picme_rt import engine as engines
-from picme_rt import graph_shapes
 
 POOL = {"kernel_shape": [2, 2], "strides": [2, 2], "count_include_pad": 1}
 UP = {"strides": [2, 2], "pads": [1] * 4, "output_padding": [1, 1], "kernel_shape": [3, 3]}
@@ -242,3 +242,13 @@ def test_applied_again_nothing_is_left_to_do(exported):
         )
         assert report["rewrites"] == {}
         assert report["macs"][0] == report["macs"][1]
+
+
+def test_info_and_export_print_the_work_before_and_after(exported, capsys):
+    engine = exported("picme").path
+    assert cli.main(["info", str(engine)]) == 0
+    printed = capsys.readouterr().out
+    for role, report in engines.load(engine).provenance["graphs"].items():
+        before, after = (n / 1e6 for n in report["macs"])
+        line = next(line for line in printed.splitlines() if line.startswith(role))
+        assert f"{before:.1f} -> {after:.1f} million multiply-adds" in line
