@@ -166,13 +166,15 @@ def _resize(call: Call) -> Results:
 
 def _pad(call: Call) -> Results:
     x, wanted = call.inputs("float32", "int64")
-    call.only(mode="reflect")
+    mode = call.word("mode", "", ("reflect", "edge"))
     rank = len(x.shape)
     pads = values.vector(wanted, 0, 1 << 31)
     if len(pads) != 2 * rank:
         raise EngineError(f"it needs {2 * rank} numbers, got {pads}")
     before, after = pads[:rank], pads[rank:]
-    if any(max(b, a) >= n for b, a, n in zip(before, after, x.shape, strict=True)):
+    if mode == "reflect" and any(
+        max(b, a) >= n for b, a, n in zip(before, after, x.shape, strict=True)
+    ):
         raise EngineError(f"what is reflected must be inside of {x.shape}, got {pads}")
     return Results(
         [Value("float32", tuple(b + n + a for b, n, a in zip(before, x.shape, after, strict=True)))]

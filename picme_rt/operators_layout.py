@@ -126,9 +126,9 @@ def _free(value: Value) -> tuple[float, ...]:
 
 
 def depth_to_space(call: Call) -> Results:
-    """DepthToSpace: (B, C b b, h, w) -> (B, C, b h, b w), as pixel-shuffle has it."""
+    """DepthToSpace: (B, C b b, h, w) -> (B, C, b h, b w), C outermost (CRD) or innermost (DCR)."""
     (x,) = call.inputs("float32")
-    call.only(mode="CRD")
+    call.word("mode", "DCR", ("CRD", "DCR"))
     block = call.integer("blocksize", None, 1, 64)
     if len(x.shape) != 4 or x.shape[1] % block**2 != 0:
         raise EngineError(f"it needs (B, C, h, w) with C a multiple of {block**2}, got {x.shape}")

@@ -41,6 +41,7 @@ def quick(exported, monkeypatch):
 
     def copy_graph(module, graph, path):
         shutil.copy(made / "fp32" / path.name, path)
+        return engines.load(made).provenance["graphs"][path.stem]
 
     monkeypatch.setattr(graphs, "to_onnx", copy_graph)
 

@@ -87,7 +87,9 @@ GOOD = [
     ("Resize", {"": None, "by": np.array([1, 1, 2, 3], np.float32)}, RESIZE, (1, 32, 48)),
     ("Resize", {"": None, "by": np.array([1, 1, 2, 4], np.float32)}, LINEAR, (1, 32, 64)),
     ("DepthToSpace", {}, SHUFFLE, (2, 32, 32), *EIGHT),
+    ("DepthToSpace", {}, {"blocksize": 2, "mode": "DCR"}, (2, 32, 32), *EIGHT),
     ("Pad", {"pads": integers(0, 0, 1, 2, 0, 0, 3, 15)}, {"mode": "reflect"}, (1, 20, 33)),
+    ("Pad", {"pads": integers(0, 0, 1, 20, 0, 0, 3, 0)}, {"mode": "edge"}, (1, 20, 36)),
 ]  # fmt: skip
 
 
@@ -196,14 +198,15 @@ BAD = [
     ("Resize", {"": None, "by": floats(4)}, RESIZE | {"mode": "cubic"}, "mode must be of nearest"),
     ("Resize", {"": None, "by": floats(4)}, RESIZE | {"mode": "linear"}, "must be 'half_pixel'"),
     ("DepthToSpace", {}, SHUFFLE, "a multiple of 4"),
-    ("DepthToSpace", {}, SHUFFLE | {"mode": "DCR"}, "mode must be 'CRD'"),
+    ("DepthToSpace", {}, SHUFFLE | {"mode": "RCD"}, "mode must be of CRD, DCR, got 'RCD'"),
     ("DepthToSpace", {}, SHUFFLE | {"blocksize": 0}, "blocksize must be in 1..64"),
     ("DepthToSpace", {}, {"mode": "CRD"}, "blocksize must be in 1..64"),
     ("Resize", {"": None, "by": floats(4)}, {}, "nearest_mode must be 'floor'"),
     ("Pad", {"pads": integers(0, 0, 0, 0, 0, 0, 0, 16)}, {"mode": "reflect"}, "must be inside"),
     ("Pad", {"pads": integers(0, 0, 0, 0, 0, 0, 0, -1)}, {"mode": "reflect"}, "must be in 0"),
     ("Pad", {"pads": integers(0, 0)}, {"mode": "reflect"}, "needs 8 numbers"),
-    ("Pad", {"pads": integers(*[0] * 8)}, {}, "mode must be 'reflect'"),
+    ("Pad", {"pads": integers(*[0] * 8)}, {}, "mode must be of reflect, edge, got ''"),
+    ("Pad", {"pads": integers(*[0] * 8)}, {"mode": "wrap"}, "mode must be of reflect, edge"),
 ]  # fmt: skip
 
 

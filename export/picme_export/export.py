@@ -80,10 +80,10 @@ def write(
     with atomic.directory(target, force=force) as fresh:
         fold(model)
         (fresh / "fp32").mkdir()
-        errors = {}
+        errors, done = {}, {}
         for role, module in modules.items():
             path, graph = fresh / "fp32" / f"{role}.onnx", getattr(tables, role)
-            graphs.to_onnx(module, graph, path)
+            done[role] = graphs.to_onnx(module, graph, path)
             errors[role] = verify.parity(model, module, graph, path)
         if card is not None:
             (fresh / "MODEL_CARD.md").write_bytes(card.read_bytes())
@@ -105,7 +105,7 @@ def write(
             z_m=takes_z_m,
             variants={"fp32": {role: f"fp32/{role}.onnx" for role in modules}},
             files=files,
-            provenance={**(about or {}), "parity": errors},
+            provenance={**(about or {}), "parity": errors, "graphs": done},
             crops=graphs.crops_of(model),
         )
         (fresh / engines.MANIFEST).write_text(engines.manifest(engine), encoding="utf-8")

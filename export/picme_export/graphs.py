@@ -7,12 +7,13 @@ order of `picme_rt.tensors`. No operator draws random numbers: noise enters thro
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from picme_export import mean_as_conv
+from picme_export import mean_as_conv, rewrites
 from picme_rt import graph_shapes, tensors
 from picme_rt.onnx_file import OPSET
 from picme_rt.windows import Crop
@@ -108,8 +109,19 @@ def _free_sides(graph: onnx.GraphProto) -> None:
             axis.dim_param = name
 
 
-def to_onnx(module: nn.Module, graph: tensors.Graph, path: Path) -> None:
+def to_onnx(
+    module: nn.Module, graph: tensors.Graph, path: Path, *, rewrite: bool = True
+) -> dict[str, Any]:
     """Writes one graph with a free batch axis, weights inside, without paths of this machine.
+
+    Args:
+        module: The graph in torch.
+        graph: Its inputs and outputs.
+        path: The file.
+        rewrite: Whether the exact rewrites are applied; a benchmark compares with the plain graph.
+
+    Returns:
+        What the rewrites did (`rewrites.apply`); nothing for a plain graph.
 
     Raises:
         EngineError: The network has an operator, or a size, that no engine may have.
@@ -142,8 +154,15 @@ def to_onnx(module: nn.Module, graph: tensors.Graph, path: Path) -> None:
     for entry in (model, graph_proto, *graph_proto.node, *graph_proto.initializer, *values):
         del entry.metadata_props[:]  # hold file names and lines of the exporting machine
         entry.doc_string = ""
+
+    crops = module.crops if isinstance(module, DecoderGraph) else ()
+
+    def macs(model: onnx.ModelProto) -> int:
+        return graph_shapes.check(model.SerializeToString(), graph, crops).macs
+
+    report = rewrites.apply(model, macs) if rewrite else {}
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
-    crops = module.crops if isinstance(module, DecoderGraph) else ()
     graph_shapes.check(content, graph, crops)  # what a reader would refuse is not written
     path.write_bytes(content)
+    return report

@@ -4,6 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
+from picme_rt import engine as engines
+from picme_rt.verbs import info
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
@@ -33,10 +36,14 @@ def run(arguments: argparse.Namespace) -> None:
         provenance={name: value for name, value in entries.items() if value},
         force=arguments.force,
     )
+    done = engines.load(arguments.out).provenance["graphs"]
     if arguments.json:
-        print(json.dumps({"engine": str(arguments.out), "parity": errors}, indent=1))
+        about = {"engine": str(arguments.out), "parity": errors, "graphs": done}
+        print(json.dumps(about, indent=1))
         return
     for role, by_batch in errors.items():
         for batch, error in by_batch.items():
             print(f"{role:8} {batch:8} largest error against torch {error:.2e}")
+    for line in info.graph_lines(done):
+        print(line)
     print(arguments.out)

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from picme_rt import engine, work
 from picme_rt.session import Session
@@ -44,3 +45,18 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{name:12} {provenance[name]}")
     for name, share in shares.items():
         print(f"{name:12} takes {share:.0%} of a decode's multiply-adds")
+    for line in graph_lines(provenance.get("graphs", {})):
+        print(line)
+
+
+def graph_lines(graphs: dict[str, Any]) -> list[str]:
+    """What the rewrites at export did to each graph, in words."""
+    found = []
+    for role, report in graphs.items():
+        if report:
+            before, after = (n / 1e6 for n in report["macs"])
+            nodes = " -> ".join(str(n) for n in report["operators"])
+            found.append(
+                f"{role:12} {before:.1f} -> {after:.1f} million multiply-adds, {nodes} operators"
+            )
+    return found

@@ -132,7 +132,8 @@ def _decoder(table, *, z_m):
         x = g.put("Slice", x, *ends, axes)
     x = g.put("ConvTranspose", x, g.normal(5, 5, 3, 3), g.normal(5), kernel_shape=[3, 3],
               strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1], group=1)  # fmt: skip
-    x = g.put("Pad", x, g.integers(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect")
+    x = g.put("Pad", x, g.integers(0, 0, 1, 0, 0, 0, 0, 1), mode="edge")
+    x = g.put("Pad", x, g.integers(0, 0, 0, 1, 0, 0, 1, 0), mode="reflect")
     g.put("Tanh", g.conv(x, 5, 3, 3, bias=False, strides=[1, 1], pads=[0, 0, 0, 0]), out="picture")
     return g.bytes(table)
 

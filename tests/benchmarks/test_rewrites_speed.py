@@ -1,0 +1,81 @@
+"""What the exact rewrites are worth: plain graphs against rewritten ones, in turns."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from cpu_backends import EVERY
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from picme_export import graphs
+from picme_rt.backends import onnxruntime, openvino
+from picme_rt.backends.graphs import Checked, Graphs
+from picme_rt.choices import Settings
+from picme_training.config import NetworkConfig
+from picme_training.networks import Picme, fold
+
+TURNS = 25
+LOADERS = {"onnxruntime": onnxruntime.load, "openvino": openvino.load}
+
+
+@pytest.fixture(scope="module", params=["picme", "cats"])
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Graphs]:
+    """Plain and rewritten graphs of one network of 256x256 with random weights."""
+    torch.manual_seed(0)
+    model = fold(Picme(NetworkConfig(request.param, 256, 6)))
+    tables, place = graphs.tables_of(model), tmp_path_factory.mktemp(request.param)
+    found = []
+    for rewrite in (False, True):
+        checked = []
+        for module, table in (
+            (graphs.EncoderGraph(model), tables.encoder),
+            (graphs.DecoderGraph(model, z_m=True), tables.decoder),
+        ):
+            path = place / "graph.onnx"
+            graphs.to_onnx(module, table, path, rewrite=rewrite)
+            checked.append(Checked(path, path.read_bytes(), table))
+        found.append(Graphs("fp32", *checked))
+    return found
+
+
+@pytest.mark.benchmark(group="plain and rewritten graphs in turn: extra_info has each one's times")
+@pytest.mark.parametrize(("backend", "precision"), EVERY)
+def test_rewritten_graphs_against_plain_ones(
+    benchmark: BenchmarkFixture, both: list[Graphs], backend: str, precision: str
+) -> None:
+    """One encode and six decodes, CPU milliseconds of all threads."""
+    random = np.random.default_rng(0)
+    image = random.uniform(-1, 1, (1, 3, 256, 256)).astype(np.float32)
+    hole = np.zeros((1, 1, 256, 256), np.float32)
+    hole[:, :, 64:192, 64:192] = 1
+    calls: dict[str, Callable[[], object]] = {}
+    pictures = {}
+    for name, found in zip(("plain", "rewritten"), both, strict=True):
+        engine = LOADERS[backend](found, Settings(backend, precision, threads=1))
+        z = np.full((1, *found.decoder.table.inputs[0].shape), 0.5, np.float32)
+        values = engine.encode(image, hole) | {"hole": hole}
+        decode = engine.decoding(values)
+        pictures[name] = decode(z).copy()
+
+        def call(engine=engine, decode=decode, z=z) -> None:  # type: ignore[no-untyped-def]
+            engine.encode(image, hole)
+            for _ in range(6):
+                decode(z)
+
+        calls[name] = call
+    times: dict[str, list[float]] = {name: [] for name in calls}
+
+    def turn() -> None:
+        for name, call in calls.items():
+            began = time.process_time()
+            call()
+            times[name].append(1e3 * (time.process_time() - began))
+
+    benchmark.pedantic(turn, rounds=TURNS)
+    for name, taken in times.items():
+        benchmark.extra_info[name] = [round(min(taken), 1), round(statistics.median(taken), 1)]
+    error = np.abs(pictures["plain"] - pictures["rewritten"]).max()
+    assert error <= (1e-5 if precision == "fp32" else 0.1)

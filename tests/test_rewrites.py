@@ -1,0 +1,254 @@
+"""Each rewrite gives what the graph gave before, fires where it should and nowhere else."""
+
+import collections
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper
+
+from picme_export import rewrites
+from picme_export.rewrites import (
+    joined_transposed,
+    late_concat,
+    phase_heads,
+    pooled_convolutions,
+    transposed_phases,
+)
+from picme_export.rewrites.graph import Graph
+from picme_rt import cli, graph_shapes
+from picme_rt import engine as engines
+
+POOL = {"kernel_shape": [2, 2], "strides": [2, 2], "count_include_pad": 1}
+UP = {"strides": [2, 2], "pads": [1] * 4, "output_padding": [1, 1], "kernel_shape": [3, 3]}
+SAME = {"pads": [1] * 4, "kernel_shape": [3, 3]}
+REFLECT = np.array([0, 0, 1, 1, 0, 0, 1, 1])
+
+
+def model_of(nodes, inputs, weights, out="out"):
+    """A model of (operator, inputs, output, attributes); inputs and float weights by shape."""
+    random = np.random.default_rng(0)
+    kept = [
+        numpy_helper.from_array(
+            value if isinstance(value, np.ndarray)
+            else random.standard_normal(value).astype(np.float32), name
+        )
+        for name, value in weights.items()
+    ]  # fmt: skip
+    made = [
+        helper.make_node(op, names, [result], f"n{i}", **about)
+        for i, (op, names, result, about) in enumerate(nodes)
+    ]
+    ends = [helper.make_tensor_value_info(n, 1, ["B", *shape]) for n, shape in inputs.items()]
+    graph = helper.make_graph(made, "g", ends, [helper.make_empty_tensor_value_info(out)], kept)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    model.ir_version = 10
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def run(model, seed=1):
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    random = np.random.default_rng(seed)
+    values = {
+        i.name: random.standard_normal((2, *i.shape[1:])).astype(np.float32)
+        for i in session.get_inputs()
+    }
+    return session.run(None, values)[0]
+
+
+def rewritten(rewrite, model, times):
+    """The model after a pass that must fire so often; what it gives is compared."""
+    before, graph = run(model), Graph(model)
+    assert rewrite(graph) == times
+    graph.finish()
+    onnx.checker.check_model(model, full_check=True)
+    np.testing.assert_allclose(run(model), before, rtol=1e-5, atol=1e-5)
+    return collections.Counter(node.op_type for node in model.graph.node)
+
+
+def pooled(x, weight, pool=None, conv=None, more=()):
+    nodes = [("Conv", ["x", "w", "b"], "c", SAME | (conv or {})),
+             ("AveragePool", ["c"], "out", POOL | (pool or {})), *more]  # fmt: skip
+    return model_of(nodes, {"x": x}, {"w": weight, "b": weight[:1]})
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (2, 6), (32, 4)])
+def test_a_convolution_takes_the_mean_after_it_into_its_kernel(sides):
+    found = rewritten(pooled_convolutions.rewrite, pooled((3, *sides), (5, 3, 3, 3)), 1)
+    assert found == {"Conv": 1}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pooled((3, 7, 8), (5, 3, 3, 3)),
+        pooled((3, 8, 9), (5, 3, 3, 3)),
+        pooled((3, 8, 8), (5, 3, 3, 3), pool={"strides": [1, 1]}),
+        pooled((3, 8, 8), (5, 3, 3, 3), pool={"kernel_shape": [4, 4]}),
+        pooled((3, 8, 8), (5, 3, 3, 3), pool={"pads": [1, 1, 1, 1]}),
+        pooled((3, 8, 8), (5, 3, 3, 3), conv={"pads": [0, 0, 0, 0]}),
+        pooled((3, 8, 8), (5, 3, 3, 3), conv={"strides": [2, 2]}),
+        pooled((4, 8, 8), (6, 2, 3, 3), conv={"group": 2}),
+    ],
+    ids=["odd height", "odd width", "stride 1", "pool 4", "padded pool", "valid", "strided", "two"],
+)
+def test_other_pools_and_convolutions_stay(model):
+    rewritten(pooled_convolutions.rewrite, model, 0)
+
+
+def test_a_convolution_that_something_else_takes_stays():
+    nodes = [("Conv", ["x", "w"], "c", SAME), ("AveragePool", ["c"], "p", POOL),
+             ("AveragePool", ["c"], "q", POOL), ("Add", ["p", "q"], "out", {})]  # fmt: skip
+    model = model_of(nodes, {"x": (3, 8, 8)}, {"w": (5, 3, 3, 3)})
+    rewritten(pooled_convolutions.rewrite, model, 0)
+
+
+@pytest.mark.parametrize(("channels", "times"), [(3, 1), (8, 1), (9, 0)])
+def test_a_mean_before_a_narrow_1x1_goes_into_it(channels, times):
+    nodes = [("AveragePool", ["x"], "p", POOL), ("Conv", ["p", "w", "b"], "out", {})]
+    weights = {"w": (5, channels, 1, 1), "b": (5,)}
+    model = model_of(nodes, {"x": (channels, 6, 9)}, weights)
+    rewritten(pooled_convolutions.rewrite, model, times)
+
+
+def two_up(other=(4, 5, 7), about=UP, more=()):
+    nodes = [("ConvTranspose", ["h", "v", "a"], "one", UP),
+             ("ConvTranspose", ["x", "w", "b"], "two", about),
+             ("Add", ["one", "two"], "out", {}), *more]  # fmt: skip
+    weights = {"v": (3, 6, 3, 3), "a": (6,), "w": (other[0], 6, 3, 3), "b": (6,)}
+    return model_of(nodes, {"h": (3, 5, 7), "x": other}, weights, more[-1][2] if more else "out")
+
+
+def test_two_transposed_convolutions_that_are_added_become_one():
+    found = rewritten(joined_transposed.rewrite, two_up(), 1)
+    assert found == {"Concat": 1, "ConvTranspose": 1}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        two_up((4, 10, 14), {"pads": [1] * 4, "kernel_shape": [3, 3]}),
+        two_up(more=[("Mul", ["out", "one"], "last", {})]),
+    ],
+    ids=["another stride", "one is taken twice"],
+)
+def test_others_are_not_joined(model):
+    rewritten(joined_transposed.rewrite, model, 0)
+
+
+def test_a_concatenation_moves_behind_channelwise_operators_and_into_convolutions():
+    nodes = [("Concat", ["x", "p"], "c", {"axis": 1}),
+             ("InstanceNormalization", ["c", "s", "t"], "n", {"epsilon": 1e-5}),
+             ("LeakyRelu", ["n"], "l", {"alpha": 0.1}),
+             ("Conv", ["l", "w", "b"], "out", SAME)]  # fmt: skip
+    weights = {"s": (35,), "t": (35,), "w": (6, 35, 3, 3), "b": (6,)}
+    model = model_of(nodes, {"x": (32, 5, 9), "p": (3, 5, 9)}, weights)
+    found = rewritten(late_concat.rewrite, model, 3)
+    assert found == {"InstanceNormalization": 2, "LeakyRelu": 2, "Conv": 2, "Add": 1}
+
+
+@pytest.mark.parametrize("widths", [(32, 16), (8, 3)], ids=["even", "small"])
+def test_concatenations_that_lose_nothing_stay(widths):
+    nodes = [("Concat", ["x", "p"], "c", {"axis": 1}), ("Conv", ["c", "w"], "out", SAME)]
+    inputs = {"x": (widths[0], 5, 5), "p": (widths[1], 5, 5)}
+    model = model_of(nodes, inputs, {"w": (6, sum(widths), 3, 3)})
+    rewritten(late_concat.rewrite, model, 0)
+
+
+@pytest.mark.parametrize("sides", [(5, 7), (1, 1), (1, 6), (8, 8)])
+def test_a_transposed_convolution_becomes_its_four_phases(sides):
+    nodes = [("ConvTranspose", ["x", "w", "b"], "out", UP)]
+    model = model_of(nodes, {"x": (3, *sides)}, {"w": (3, 4, 3, 3), "b": (4,)})
+    found = rewritten(transposed_phases.rewrite, model, 1)
+    assert found == {"Conv": 4, "Concat": 1, "DepthToSpace": 1}
+    taps = {tuple(w.dims) for w in model.graph.initializer}
+    assert taps == {(4,), (4, 3, 1, 1), (4, 3, 1, 2), (4, 3, 2, 1), (4, 3, 2, 2)}
+
+
+def test_phases_take_a_concatenated_input_apart():
+    model = two_up()
+    graph = Graph(model)
+    joined_transposed.rewrite(graph)
+    graph.finish()
+    found = rewritten(transposed_phases.rewrite, model, 1)
+    assert found == {"Conv": 8, "Add": 4, "Concat": 1, "DepthToSpace": 1}
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        UP | {"output_padding": [0, 0]}, UP | {"pads": [0] * 4}, UP | {"output_padding": [1, 0]},
+        {"pads": [1] * 4, "kernel_shape": [3, 3]},
+    ],
+)  # fmt: skip
+def test_other_transposed_convolutions_stay(about):
+    model = model_of([("ConvTranspose", ["x", "w"], "out", about)], {"x": (3, 5, 7)},
+                     {"w": (3, 4, 3, 3)})  # fmt: skip
+    rewritten(transposed_phases.rewrite, model, 0)
+
+
+def head(sides=(5, 7), colours=3, mode="reflect", pads=REFLECT, order="DCR"):
+    nodes = [("Concat", ["p", "q", "r", "s"], "c", {"axis": 1}),
+             ("DepthToSpace", ["c"], "d", {"blocksize": 2, "mode": order}),
+             ("LeakyRelu", ["d"], "l", {"alpha": 0.1}), ("Pad", ["l", "pads"], "e", {"mode": mode}),
+             ("Conv", ["e", "w", "b"], "f", {"kernel_shape": [3, 3]}),
+             ("Tanh", ["f"], "out", {})]  # fmt: skip
+    weights = {"w": (colours, 6, 3, 3), "b": (colours,), "pads": pads}
+    return model_of(nodes, dict.fromkeys("pqrs", (6, *sides)), weights)
+
+
+@pytest.mark.parametrize("sides", [(5, 7), (1, 1), (1, 4), (8, 8)])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_a_head_reads_the_phases_and_its_reflection_is_their_border(sides, colours):
+    found = rewritten(phase_heads.rewrite, head(sides, colours), 1)
+    assert found == {"LeakyRelu": 4, "Pad": 4, "Conv": 4, "Add": 3, "DepthToSpace": 1, "Tanh": 1}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [head(colours=5), head(mode="edge"), head(pads=REFLECT * 2), head(order="CRD")],
+    ids=["many colours", "another padding", "more padding", "another order"],
+)
+def test_other_heads_stay(model):
+    rewritten(phase_heads.rewrite, model, 0)
+
+
+@pytest.mark.parametrize("role", ["encoder", "decoder"])
+@pytest.mark.parametrize("preset", ["picme", "pic", "cats"])
+def test_the_report_of_an_engine_says_what_its_graphs_have(exported, preset, role):
+    engine = engines.load(exported(preset).path)
+    content, report = engine.read(f"fp32/{role}.onnx"), engine.provenance["graphs"][role]
+    cost = graph_shapes.check(content, getattr(engine.tables, role))
+    model = onnx.ModelProto.FromString(content)
+    assert report["macs"][1] == cost.macs
+    assert report["operators"][1] == len(model.graph.node)
+    operators = {node.op_type for node in model.graph.node}
+    assert "ConvTranspose" not in operators
+    if preset != "cats":
+        assert report["rewrites"]
+        assert (report["macs"][1] < 0.8 * report["macs"][0]) == (role == "encoder")
+
+
+def test_applied_again_nothing_is_left_to_do(exported):
+    engine = engines.load(exported("picme").path)
+    for role in ("encoder", "decoder"):
+        model = onnx.ModelProto.FromString(engine.read(f"fp32/{role}.onnx"))
+        table = getattr(engine.tables, role)
+        report = rewrites.apply(
+            model, lambda m, t=table: graph_shapes.check(m.SerializeToString(), t).macs
+        )
+        assert report["rewrites"] == {}
+        assert report["macs"][0] == report["macs"][1]
+
+
+def test_info_and_export_print_the_work_before_and_after(exported, capsys):
+    engine = exported("picme").path
+    assert cli.main(["info", str(engine)]) == 0
+    printed = capsys.readouterr().out
+    for role, report in engines.load(engine).provenance["graphs"].items():
+        before, after = (n / 1e6 for n in report["macs"])
+        line = next(line for line in printed.splitlines() if line.startswith(role))
+        assert f"{before:.1f} -> {after:.1f} million multiply-adds" in line
