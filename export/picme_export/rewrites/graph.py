@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 Attribute = int | float | str | list[int]
+_KEEP_CHANNELS = ("Add", "InstanceNormalization", "LeakyRelu", "Pad", "Slice", "Tanh")
+"""A result has as many channels as the first input; an engine's Slice takes sides alone."""
 
 
 class Graph:
@@ -22,8 +24,7 @@ class Graph:
     """
 
     def __init__(self, model: onnx.ModelProto):
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-        model.CopyFrom(inferred)
+        _infer(model)
         self.model, self._nodes = model, list(model.graph.node)
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._fresh = 0
@@ -58,7 +59,7 @@ class Graph:
 
     def channels(self, name: str) -> int:
         """Length of axis 1 of a value, a new one's too; 0 where it is not known."""
-        if len(shape := self.shape(name)) > 1:
+        if len(shape := self.shape(name)) > 1 and shape[1]:
             return shape[1]
         node = next((n for n in self._nodes if name in n.output), None)
         if node is None:
@@ -67,6 +68,10 @@ class Graph:
             return self.shape(node.input[1])[node.op_type == "ConvTranspose"]
         if node.op_type == "Concat":
             return sum(self.channels(part) for part in node.input)
+        if node.op_type == "DepthToSpace":
+            return self.channels(node.input[0]) // int(str(attributes_of(node)["blocksize"])) ** 2
+        if node.op_type not in _KEEP_CHANNELS:
+            return 0
         return self.channels(node.input[0])
 
     def parts(self, name: str) -> list[str]:
@@ -156,8 +161,7 @@ class Graph:
             copies = [type(entry).FromString(entry.SerializeToString()) for entry in kept]
             del entries[:]
             entries.extend(copies)
-        inferred = onnx.shape_inference.infer_shapes(self.model, strict_mode=True, data_prop=True)
-        self.model.CopyFrom(inferred)
+        _infer(self.model)
 
     def _name(self, hint: str) -> str:
         known = {name for node in self._nodes for name in node.output} | set(self._weights)
@@ -165,6 +169,18 @@ class Graph:
             self._fresh += 1
         self._fresh += 1
         return name
+
+
+def _infer(model: onnx.ModelProto) -> None:
+    """Shapes of every value, in place; sides that ONNX only gives a name of its own stay unsaid."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    model.CopyFrom(inferred)
+    ends = (*model.graph.input, *model.graph.output)
+    known = {axis.dim_param for end in ends for axis in end.type.tensor_type.shape.dim}
+    for value in model.graph.value_info:
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param not in known:
+                axis.ClearField("dim_param")
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, object]:

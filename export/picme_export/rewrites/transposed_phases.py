@@ -30,6 +30,8 @@ def rewrite(graph: Graph) -> int:
             continue
         bias = graph.weight(node.input[2]) if len(node.input) > 2 else None
         inputs = graph.parts(node.input[0])
+        if sum(graph.channels(part) for part in inputs) != weight.shape[0]:
+            continue  # the channels of a part are not known
         phases = [
             _phase(graph, inputs, weight[:, :, list(rows)][:, :, :, list(columns)], bias)
             for rows, columns in itertools.product(TAPS, TAPS)
