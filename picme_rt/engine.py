@@ -11,9 +11,10 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
-from picme_rt import tensors
+from picme_rt import quality, tensors
 from picme_rt.errors import EngineError, one_line
 from picme_rt.framing import Framing
+from picme_rt.quality import Quality
 
 FORMAT = 1
 MANIFEST = "engine.json"
@@ -58,6 +59,7 @@ class Engine:
         variants: Precision -> role (`encoder`, `decoder`) -> file name.
         files: Every file by its name inside the directory.
         provenance: Training data, licence, commit, measures: for people, not for the runtime.
+        quality: Precision -> how near its pictures come to those of fp32, where it was measured.
     """
 
     path: Path
@@ -71,6 +73,7 @@ class Engine:
     variants: dict[str, dict[str, str]]
     files: dict[str, File]
     provenance: dict[str, Any]
+    quality: dict[str, Quality] = dataclasses.field(default_factory=dict)
 
     @property
     def tables(self) -> tensors.Tables:
@@ -117,6 +120,7 @@ def manifest(engine: Engine) -> str:
         },
         "variants": engine.variants,
         "files": {name: dataclasses.asdict(file) for name, file in engine.files.items()},
+        "quality": {p: dataclasses.asdict(found) for p, found in engine.quality.items()},
         "provenance": engine.provenance,
     }
     return json.dumps(content, indent=1) + "\n"
@@ -263,6 +267,7 @@ def _parse(path: Path, content: dict[str, Any]) -> Engine:
         variants=_variants(path, content["variants"], content["files"]),
         files=_files(path, content["files"]),
         provenance=content["provenance"],
+        quality=_quality(path, content.get("quality", {})),
     )
 
 
@@ -308,3 +313,17 @@ def _variants(
         if set(roles) != {"encoder", "decoder"} or not set(roles.values()) <= set(files):
             raise EngineError(f"variant {precision} of {path} needs an encoder and a decoder file")
     return {precision: dict(roles) for precision, roles in entries.items()}
+
+
+def _quality(path: Path, entries: dict[str, Any]) -> dict[str, Quality]:
+    if len(entries) > _VARIANTS:
+        raise EngineError(f"quality of {path} must be of up to {_VARIANTS}, got {len(entries)}")
+    found = {}
+    for precision, entry in entries.items():
+        if not _PRECISION.fullmatch(precision):
+            raise EngineError(f"{path} has the quality of {_short(precision)}; export it again")
+        try:
+            found[precision] = quality.parse(entry)
+        except EngineError as exc:
+            raise EngineError(f"quality of {precision} in {path}: {exc}") from exc
+    return found

@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "`auto` on this machine",
     )  # fmt: skip
     parser.add_argument(
+        "--lower", action="store_true",
+        help="with --tune: `auto` may be bf16 or int8 on this machine, where the engine says that "
+        "its pictures cannot be told from those of fp32 (default: fp32 alone)",
+    )  # fmt: skip
+    parser.add_argument(
         "--rounds", type=int, default=10, help="calls of each kind, at least 1 (default: 10)"
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
@@ -37,10 +42,14 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.rounds < 1:
         raise InputError(f"--rounds must be at least 1, got {arguments.rounds}")
+    if arguments.lower and not arguments.tune:
+        raise InputError("--lower must go with --tune, got it alone")
     loaded = engine.load(arguments.engine)
     report: dict[str, Any] = {}
     if arguments.tune:
-        measured = tuning.tune(loaded, progress=lambda pairs: tqdm(pairs, disable=None))
+        measured = tuning.tune(
+            loaded, lower=arguments.lower, progress=lambda pairs: tqdm(pairs, disable=None)
+        )
         report["choices"] = str(choices.write(loaded, backends.BACKENDS, measured))
     asked = [("auto", "auto")]
     asked += [(b, p) for b in backends.installed() for p in backends.offered(loaded, b)]
