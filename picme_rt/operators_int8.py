@@ -34,8 +34,7 @@ def dequantize(call: Call) -> Results:
 
 def _check_one(scale: Value, zero: Value) -> None:
     if scale.shape != () or not 0 < values.known(scale)[0] < math.inf:
-        raise EngineError(
-            f"its scale must be one number over 0, got {scale.content or scale.shape}"
-        )
+        got = scale.content or scale.shape
+        raise EngineError(f"its scale must be one finite number over 0, got {got}")
     if zero.shape != () or values.known(zero) != (0,):
         raise EngineError(f"its zero point must be one 0, got {zero.content or zero.shape}")

@@ -9,7 +9,7 @@ from picme_rt.errors import EngineError
 LEAST_PSNR = 37.0
 """Decibels to fp32 in the hole, mean of many results, from which nobody sees a difference."""
 MOST_LPIPS = 0.01
-"""LPIPS to fp32 in the hole, likewise; two results of one picture are ten to thirty times as far."""
+"""Mean LPIPS to fp32 in the hole, likewise."""
 _PICTURES = 1 << 20
 
 

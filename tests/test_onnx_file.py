@@ -169,7 +169,7 @@ def test_a_graph_inside_of_a_node_is_refused(model):
         (lambda m: m.graph.node[0].attribute.append(m.graph.node[0].attribute[0]), "given twice"),
         (lambda m: m.graph.node[0].attribute[0].__setattr__("type", 2), "type that no engine"),
         (lambda m: m.graph.node[0].attribute[0].__setattr__("type", 4), "type that no engine"),
-        (lambda m: m.graph.initializer[0].__setattr__("data_type", 11), "float32 or int64"),
+        (lambda m: m.graph.initializer[0].__setattr__("data_type", 11), "float32, int8 or int64"),
         (lambda m: m.graph.initializer[0].dims.append(2), "must have 48 bytes"),
         (lambda m: m.graph.initializer[0].dims.append(0), "positive axes"),
         (lambda m: m.graph.initializer[0].dims.append(-1), "positive axes"),

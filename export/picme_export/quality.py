@@ -13,6 +13,7 @@ from picme_rt.images import Hole, Image
 from picme_rt.quality import Quality
 from picme_rt.session import Session
 from picme_training.evaluate import measures
+from picme_training.evaluate.comparison import one_thread
 from picme_training.perceptual import Lpips
 
 _RESULTS = 2  # a picture: more of one picture say less than others
@@ -38,7 +39,8 @@ def measure(
                 got = _complete(root, backend, precision, pictures)
             except UnavailableError:  # this CPU does not compute in it
                 continue
-            one = _compare(want, got, pictures, lpips)
+            with one_thread():
+                one = _compare(want, got, pictures, lpips)
             found[precision] = min(one, found.get(precision, one), key=lambda each: each.psnr)
     return found
 
