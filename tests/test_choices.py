@@ -136,6 +136,7 @@ DAMAGED = {
     "precision as number": change(precision=32),
     "time that is none": change(milliseconds=float("nan")),
     "no time": change(milliseconds=0.0),
+    "lower as number": change(lower=0),
     "an entry too few": lambda text: text.replace('"threads"', '"thread"'),
 }
 
@@ -211,7 +212,8 @@ def test_results_for_measured_settings_are_those_within_a_level(path, engine, pi
 def test_tuning_measures_every_backend_and_precision_that_runs_here(engine):
     found = tuning.tune(engine)
     assert [(one.settings.backend, one.settings.precision) for one in found] == EVERY
-    for settings, milliseconds in found:
+    for settings, milliseconds, lower in found:
+        assert not lower
         assert settings.threads >= 1
         assert settings.micro_batch in (1, 2, 3)
         assert 0 < milliseconds < 60_000
@@ -253,6 +255,21 @@ def test_bench_tune_lets_auto_know(path, engine, capsys, monkeypatch):
     info = json.loads(capsys.readouterr().out)
     assert (info["backend"], info["threads"], info["micro_batch"]) == ("openvino", 1, 4)
     assert info["chosen_by"] == "measured"
+
+
+def test_bench_tune_lower_lets_auto_be_another_precision(path, engine, capsys, monkeypatch):
+    asked = []
+
+    def tune(_, *, lower, progress):
+        asked.append(lower)
+        return [SLOW]
+
+    monkeypatch.setattr(tuning, "tune", tune)
+    assert cli.main(["bench", str(path), "--tune", "--lower", "--rounds", "1"]) == 0
+    assert cli.main(["bench", str(path), "--tune", "--rounds", "1"]) == 0
+    assert asked == [True, False]
+    assert cli.main(["bench", str(path), "--lower"]) == 1
+    assert "--lower must go with --tune" in capsys.readouterr().err
 
 
 def test_bench_refuses_no_rounds(path, capsys):

@@ -177,7 +177,10 @@ def test_a_graph_inside_of_a_node_is_refused(model):
         (lambda m: m.graph.initializer[0].dims.extend([1] * 7), "up to 8 positive axes"),
         (lambda m: m.graph.initializer[0].dims.extend([1] * 70), "too many entries in dims"),
         (lambda m: m.graph.initializer[0].__setattr__("raw_data", b"abc"), "must have 24 bytes"),
-        (lambda m: m.graph.input[0].type.tensor_type.__setattr__("elem_type", 8), "float32 or"),
+        (
+            lambda m: m.graph.input[0].type.tensor_type.__setattr__("elem_type", 8),
+            "float32, int8 or",
+        ),
         (lambda m: m.graph.input[0].type.tensor_type.ClearField("shape"), "must be a tensor"),
         (lambda m: m.graph.node[0].input.extend(["x"] * 64), "too many entries in input"),
         (lambda m: m.graph.node.extend([m.graph.node[0]] * 5000), "too many entries in node"),
