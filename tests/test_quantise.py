@@ -228,11 +228,11 @@ def test_openvino_runs_the_convolutions_in_int8(made):
     compiled = core.compile_model(
         model, "CPU", {"INFERENCE_PRECISION_HINT": openvino.Type.f32, "PERF_COUNT": True}
     )
-    run_info = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    said = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     kinds = [
-        str(info["runtimePrecision"])
-        for info in run_info
-        if str(info["layerType"]) == "Convolution"
+        one["runtimePrecision"].astype(str)
+        for one in said
+        if one["layerType"].astype(str) == "Convolution"
     ]
     about = engine.provenance["int8"]
     in_int8 = len(about["errors"]) - len(about["float32"])
@@ -259,8 +259,10 @@ def test_auto_takes_a_lower_precision_where_tuning_allows_it_and_it_is_near(
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     engine = engines.load(made)
-    near = dataclasses.replace(engine.quality["bf16"], psnr=50.0, lpips=0.001)
-    far = dataclasses.replace(near, lpips=0.05)
+    near = dataclasses.replace(engine.quality["bf16"], psnr=50.0, least_psnr=40.0, lpips=0.001)
+    far, worse = (
+        dataclasses.replace(near, **one) for one in ({"lpips": 0.05}, {"least_psnr": 30.0})
+    )
 
     def opened(quality, *, lower, **asked):
         measured = [
@@ -276,6 +278,7 @@ def test_auto_takes_a_lower_precision_where_tuning_allows_it_and_it_is_near(
     both = {"bf16": near, "int8": near}
     assert opened(both, lower=True) == "int8"
     assert opened({"bf16": near, "int8": far}, lower=True) == "bf16"
+    assert opened({"bf16": near, "int8": worse}, lower=True) == "bf16"
     assert opened({"bf16": near}, lower=True) == "bf16"
     unmeasured = dataclasses.replace(near, lpips=None)
     assert opened({"bf16": unmeasured, "int8": far}, lower=True) == "fp32"
