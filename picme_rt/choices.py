@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from picme_rt.engine import Engine
 from picme_rt.errors import one_line
 
-_FORMAT = 1
+_FORMAT = 2
 _FILE_BYTES = 1 << 16
 _MICRO_BATCH = 64
 MOST_THREADS = 4096
@@ -41,10 +41,17 @@ class Settings:
 
 
 class Measured(NamedTuple):
-    """Settings and the milliseconds of one encode and six decodes with them."""
+    """Settings and the milliseconds of one encode and six decodes with them.
+
+    Attributes:
+        settings: What was measured.
+        milliseconds: What it took.
+        lower: Whether `precision="auto"` may be these settings though they are not fp32.
+    """
 
     settings: Settings
     milliseconds: float
+    lower: bool = False
 
 
 def fastest(measured: Sequence[Measured]) -> Settings:
@@ -117,7 +124,10 @@ def write(engine: Engine, packages: Sequence[str], measured: Sequence[Measured])
     place = _place(about)
     if place is None:
         raise OSError("there is no home directory to keep choices in; set XDG_CACHE_HOME")
-    entries = [{**dataclasses.asdict(s), "milliseconds": ms} for s, ms in measured]
+    entries = [
+        {**dataclasses.asdict(one.settings), "milliseconds": one.milliseconds, "lower": one.lower}
+        for one in measured
+    ]
     place.parent.mkdir(parents=True, exist_ok=True)
     atomic.sweep(place.parent)
     with atomic.file(place) as fresh:
@@ -136,10 +146,11 @@ def _measured(entry: dict[str, Any], packages: Sequence[str]) -> Measured:
         and 1 <= settings.micro_batch <= _MICRO_BATCH
         and type(entry["milliseconds"]) is float
         and 0 < entry["milliseconds"] < 1e9
+        and type(entry["lower"]) is bool
     )
     if not right:
         raise ValueError(f"no backend has the settings {settings}")
-    return Measured(settings, entry["milliseconds"])
+    return Measured(settings, entry["milliseconds"], entry["lower"])
 
 
 def _about(engine: Engine, packages: Sequence[str]) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
-from picme_rt import tensors
+from picme_rt import quality, tensors
 from picme_rt.errors import EngineError, one_line
 from picme_rt.framing import Framing
+from picme_rt.quality import Quality
 from picme_rt.windows import Crop
 
 FORMAT = 2
@@ -60,6 +61,7 @@ class Engine:
         files: Every file by its name inside the directory.
         provenance: Training data, licence, commit, measures: for people, not for the runtime.
         crops: Where the decoder crops its maps to a box; none if it makes whole pictures alone.
+        quality: Precision -> how near its pictures come to those of fp32, where it was measured.
     """
 
     path: Path
@@ -74,6 +76,7 @@ class Engine:
     files: dict[str, File]
     provenance: dict[str, Any]
     crops: tuple[Crop, ...] = ()
+    quality: dict[str, Quality] = dataclasses.field(default_factory=dict)
 
     @property
     def tables(self) -> tensors.Tables:
@@ -124,6 +127,7 @@ def manifest(engine: Engine) -> str:
         },
         "variants": engine.variants,
         "files": {name: dataclasses.asdict(file) for name, file in engine.files.items()},
+        "quality": {p: dataclasses.asdict(found) for p, found in engine.quality.items()},
         "provenance": engine.provenance,
     }
     return json.dumps(content, indent=1) + "\n"
@@ -271,6 +275,7 @@ def _parse(path: Path, content: dict[str, Any]) -> Engine:
         files=_files(path, content["files"]),
         provenance=content["provenance"],
         crops=_crops(path, content["crops"], content["size"]) if content["format"] > 1 else (),
+        quality=_quality(path, content.get("quality", {})),
     )
 
 
@@ -329,3 +334,17 @@ def _variants(
         if set(roles) != {"encoder", "decoder"} or not set(roles.values()) <= set(files):
             raise EngineError(f"variant {precision} of {path} needs an encoder and a decoder file")
     return {precision: dict(roles) for precision, roles in entries.items()}
+
+
+def _quality(path: Path, entries: dict[str, Any]) -> dict[str, Quality]:
+    if len(entries) > _VARIANTS:
+        raise EngineError(f"quality of {path} must be of up to {_VARIANTS}, got {len(entries)}")
+    found = {}
+    for precision, entry in entries.items():
+        if not _PRECISION.fullmatch(precision):
+            raise EngineError(f"{path} has the quality of {_short(precision)}; export it again")
+        try:
+            found[precision] = quality.parse(entry)
+        except EngineError as exc:
+            raise EngineError(f"quality of {precision} in {path}: {exc}") from exc
+    return found

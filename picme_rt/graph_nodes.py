@@ -13,7 +13,7 @@ class Value(NamedTuple):
     """What is known of a value before the graph runs, at batch 1.
 
     Attributes:
-        kind: float32, or int64 for shapes.
+        kind: float32, int64 for shapes, or int8 between quantising and restoring.
         shape: All axes, the batch's too.
         content: Its numbers in a row, where they are few and known.
         fixed: Whether it lies in the file.
@@ -52,6 +52,13 @@ class Call:
         if [one and one.kind for one in self._inputs] != list(kinds):
             got = [one and one.kind for one in self._inputs]
             raise EngineError(f"inputs must be {list(kinds)}, got {got}")
+        return [one for one in self._inputs if one is not None]
+
+    def mixed(self, *each: tuple[Kind, ...]) -> list[Value]:
+        """All inputs, of one of these rows of kinds."""
+        got = tuple(one and one.kind for one in self._inputs)
+        if got not in each:
+            raise EngineError(f"inputs must be {' or '.join(map(str, each))}, got {got}")
         return [one for one in self._inputs if one is not None]
 
     def some(self, kind: Kind | None, least: int, most: int) -> list[Value]:

@@ -26,6 +26,7 @@ MOST_BYTES = 4 << 30
 """Most bytes of all values of a graph together, whatever the picture's size."""
 MOST_VALUE_BYTES = 1 << 30
 _NOTHING = Value("int64", ())
+_TYPES = {"float32": "<f4", "int8": "i1", "int64": "<i8"}
 _KNOWN = 64  # numbers of a weight that a rule may ask for
 
 
@@ -162,8 +163,7 @@ def _run(model: Model, pixels: int, asked: Windows) -> tuple[dict[str, Value], i
 def _weight(weight: Weight) -> Value:
     content = None
     if math.prod(weight.shape) <= _KNOWN:
-        kind = np.dtype("<f4" if weight.kind == "float32" else "<i8")
-        content = tuple(np.frombuffer(weight.content, kind).tolist())
+        content = tuple(np.frombuffer(weight.content, _TYPES[weight.kind]).tolist())
     elif weight.kind == "int64":
         raise EngineError(f"integers are for shapes, got {weight.shape} of them: {weight.name!r}")
     return Value(weight.kind, weight.shape, content, fixed=True)

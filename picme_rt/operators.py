@@ -1,6 +1,6 @@
 """The operators that a graph of an engine may have: those that our exporter writes.
 
-Those that only move numbers are in operators_layout.py.
+Those that only move numbers are in operators_layout.py, those of int8 in operators_int8.py.
 
 A rule says what a node's results look like before it runs, and what it costs. It accepts an
 attribute only in the range in which its operator is defined and, where our exporter always writes
@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 from picme_rt import operator_values as values
+from picme_rt import operators_int8 as int8
 from picme_rt import operators_layout as layout
 from picme_rt.errors import EngineError
 from picme_rt.graph_nodes import Call, Results, Shape, Value
@@ -196,6 +197,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "DepthToSpace": layout.depth_to_space,
+    "DequantizeLinear": int8.dequantize,
     "Expand": layout.expand,
     "Gather": layout.gather,
     "Gemm": _gemm,
@@ -205,6 +207,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "MatMul": _matmul,
     "Mul": _elementwise,
     "Pad": _pad,
+    "QuantizeLinear": int8.quantize,
     "Reshape": layout.reshape,
     "Resize": _resize,
     "Shape": layout.shape,

@@ -15,6 +15,8 @@ def concat(call: Call) -> Results:
     parts = call.some(None, 1, MOST_NUMBERS)
     rank = len(parts[0].shape)
     axis = values.axis(call, rank, default=None)
+    if parts[0].kind == "int8":
+        raise EngineError("its inputs must be float32 or int64, got int8")
     if len({(*one.shape[:axis], *one.shape[axis + 1 :], len(one.shape)) for one in parts}) != 1:
         raise EngineError(f"inputs must be alike but for axis {axis}, got {values.shapes(parts)}")
     if any(one.free for one in parts):

@@ -38,7 +38,7 @@ class Info:
         chosen_by: Why this backend: `asked` for by name, `measured` as the fastest on this machine
             (`picme bench --tune`), or `default`, the first that is installed.
         device: Where.
-        precision: What is computed in: a variant of the engine, or bf16 made of its fp32.
+        precision: What the decoder is computed in: a variant of the engine, or bf16 made of fp32.
         threads: Threads that the backend computes with.
         sampler: `native` (compiled kernels) or `ref` (NumPy): the same bits.
         composite: What pastes the results: `native` or `ref`, the same bits.
@@ -77,8 +77,9 @@ class Session:
         device: `auto` or `cpu`.
         backend: `onnxruntime`, `openvino`, or `auto`: the fastest that `picme bench --tune` found
             with this engine on this machine, else the first of these two that is installed.
-        precision: `auto` (fp32), one of the engine's variants, or `bf16` (openvino): up to a few
-            levels from fp32 in the hole, with the same primitives and log probabilities.
+        precision: One of the engine's variants, such as `int8`, or `bf16` (openvino): up to a few
+            levels from fp32 in the hole, with the same primitives and log probabilities. `auto` is
+            fp32, or what `picme bench --tune --lower` found and nobody sees (`picme_rt.quality`).
         threads: Threads that one run of the backend computes with, 1 to 4096; None is what was
             measured, else one for each physical core. With 1, calls of several threads share the
             cores best; a single call takes longer. Results may differ in a level with another

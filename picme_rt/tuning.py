@@ -25,6 +25,7 @@ _MICRO_BATCHES = (2, 3)
 def tune(
     engine: Engine,
     *,
+    lower: bool = False,
     progress: Callable[[Sequence[tuple[str, str]]], Iterable[tuple[str, str]]] = iter,
 ) -> list[Measured]:
     """The best settings of every installed backend in every precision, measured in turn.
@@ -33,6 +34,8 @@ def tune(
 
     Args:
         engine: The engine.
+        lower: Whether `precision="auto"` may be another than fp32 on this machine, if the engine
+            says that its pictures are `near` those of fp32.
         progress: Wraps the pairs of backend and precision, such as a progress bar.
     """
     best = []
@@ -46,7 +49,7 @@ def tune(
             wider = [replace(found, micro_batch=n) for n in _MICRO_BATCHES]
             found = choices.fastest(measure(engine, [found, *wider]))
             best.append(found)
-    return measure(engine, best)
+    return [one._replace(lower=lower) for one in measure(engine, best)]
 
 
 def measure(engine: Engine, settings: Sequence[Settings]) -> list[Measured]:

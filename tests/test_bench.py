@@ -210,3 +210,18 @@ def test_bench_refuses_before_it_measures(path, capsys, monkeypatch, arguments, 
     monkeypatch.setattr(report, "measure", None)
     assert bench(path, *arguments) == 1
     assert says in capsys.readouterr().err
+
+
+def test_tune_lower_lets_auto_be_another_precision(path, capsys, monkeypatch):
+    asked = []
+
+    def tune(_, *, lower, progress):
+        asked.append(lower)
+        return [Measured(Settings("onnxruntime", "fp32", 1), 1.0, lower)]
+
+    monkeypatch.setattr(tuning, "tune", tune)
+    assert bench(path, "--tune", "--lower", "--rounds", "1") == 0
+    assert bench(path, "--tune", "--rounds", "1") == 0
+    assert asked == [True, False]
+    assert bench(path, "--lower") == 1
+    assert "--lower must go with --tune" in capsys.readouterr().err

@@ -136,6 +136,7 @@ DAMAGED = {
     "precision as number": change(precision=32),
     "time that is none": change(milliseconds=float("nan")),
     "no time": change(milliseconds=0.0),
+    "lower as number": change(lower=0),
     "an entry too few": lambda text: text.replace('"threads"', '"thread"'),
 }
 
@@ -211,7 +212,8 @@ def test_results_for_measured_settings_are_those_within_a_level(path, engine, pi
 def test_tuning_measures_every_backend_and_precision_that_runs_here(engine):
     found = tuning.tune(engine)
     assert [(one.settings.backend, one.settings.precision) for one in found] == EVERY
-    for settings, milliseconds in found:
+    for settings, milliseconds, lower in found:
+        assert not lower
         assert settings.threads >= 1
         assert settings.micro_batch in (1, 2, 3)
         assert 0 < milliseconds < 60_000

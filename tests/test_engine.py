@@ -10,6 +10,7 @@ import pytest
 import picme_rt
 from picme_rt import engine as engines
 from picme_rt.errors import EngineError
+from picme_rt.quality import Quality
 
 
 @pytest.fixture
@@ -150,6 +151,7 @@ def test_an_entry_that_is_missing_is_refused(place, content, entry):
     refused(place, entry if entry != "tensors" else "other tensors")
 
 
+QUALITY = {"psnr": 50.0, "least_psnr": 40.0, "lpips": None, "pictures": 8}
 GARBLED = {
     "size": [0, 8, 4097, 10**30, -64, 64.0, "64", True, None, []],
     "primitives": [0, 4097, 6.0],
@@ -173,6 +175,14 @@ GARBLED = {
         [{"side": 33, "before": 0, "after": 0, "halo": 0}],
         [{"side": "32", "before": 0, "after": 0, "halo": 0}],
     ],
+    "quality": [
+        None, [], 3, {"int8": None}, {"int8": {}}, {"../x": {}}, {"int8": QUALITY | {"more": 1}},
+        *({"int8": QUALITY | change} for change in (
+            {"psnr": 50}, {"psnr": -1.0}, {"psnr": "50"}, {"psnr": None}, {"least_psnr": 1001.0},
+            {"lpips": True}, {"lpips": -0.1}, {"pictures": 0}, {"pictures": 2.0},
+        )),
+        {f"p{i}": QUALITY for i in range(17)},
+    ],
     "name": [None, 3, "x" * 256, "a\n", "\x1b[2J"],
 }  # fmt: skip
 
@@ -183,6 +193,15 @@ GARBLED = {
 def test_an_absurd_entry_is_refused(place, content, entry, value):
     rewrite(place, content | {entry: value})
     refused(place, f"{entry} of|a crop of|lacks or garbles an entry|variant")
+
+
+def test_an_engine_may_lack_what_was_measured_of_its_precisions(place, content):
+    del content["quality"]
+    rewrite(place, content)
+    assert engines.load(place).quality == {}
+    rewrite(place, content | {"quality": {"int8": QUALITY}})
+    assert engines.load(place).quality["int8"] == Quality(50.0, 40.0, None, 8)
+    assert not engines.load(place).quality["int8"].near  # LPIPS was not measured
 
 
 @pytest.mark.parametrize("length", [0, -1, 2**29 + 1, 10**30, 1.5, "7", True, None])

@@ -53,6 +53,8 @@ RESIZE = {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric
 LINEAR = RESIZE | {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
 SHUFFLE = {"mode": "CRD", "blocksize": 2}
 EIGHT = [("Conv", {"w": floats(8, 1, 1, 1)}, {})]  # eight channels of the one that is there
+BY = {"s": floats() * 0.1, "z": np.int8(0)}
+QUANTISED = [("QuantizeLinear", BY, {})]
 ROW = [("Reshape", {"s": integers(-1, 256)}, {"allowzero": 1})]
 # operator, its other inputs, its attributes, the result's shape; nodes that go before
 GOOD = [
@@ -88,6 +90,7 @@ GOOD = [
     ("Resize", {"": None, "by": np.array([1, 1, 2, 4], np.float32)}, LINEAR, (1, 32, 64)),
     ("DepthToSpace", {}, SHUFFLE, (2, 32, 32), *EIGHT),
     ("DepthToSpace", {}, {"blocksize": 2, "mode": "DCR"}, (2, 32, 32), *EIGHT),
+    ("DequantizeLinear", BY, {}, (1, 16, 16), *QUANTISED),
     ("Pad", {"pads": integers(0, 0, 1, 2, 0, 0, 3, 15)}, {"mode": "reflect"}, (1, 20, 33)),
     ("Pad", {"pads": integers(0, 0, 1, 20, 0, 0, 3, 0)}, {"mode": "edge"}, (1, 20, 36)),
 ]  # fmt: skip
@@ -127,7 +130,49 @@ def test_the_shape_of_a_value_may_be_the_shape_of_another():
 
 
 def test_every_operator_has_a_case():
-    assert {case[0] for case in GOOD} | {"Shape", "Slice"} == set(RULES)
+    assert {case[0] for case in GOOD} | {"Shape", "Slice", "QuantizeLinear"} == set(RULES)
+
+
+def weights_in_int8(axis, scales, levels=None, **more):
+    """A convolution whose weights lie in the file as int8."""
+    levels = np.ones((4, 1, 3, 3), np.int8) if levels is None else levels
+    restore = helper.make_node("DequantizeLinear", ["w", "s", *more], ["r"], axis=axis)
+    conv = helper.make_node("Conv", ["hole", "r"], ["out"], kernel_shape=[3, 3])
+    return graph_file([restore, conv], {"w": levels, "s": scales, **more}, (4, 14, 14))
+
+
+def test_weights_may_lie_in_the_file_as_int8_with_a_scale_for_each_channel():
+    content = weights_in_int8(0, np.array([0.5, 1, 2, 4], np.float32))
+    assert check(content, (4, 14, 14)).macs == 4 * 9 * 14 * 14
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (out,) = session.run(["out"], {"hole": np.ones((1, *HOLE.shape), np.float32)})
+    assert (out[0, :, 0, 0] == [4.5, 9, 18, 36]).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (weights_in_int8(0, floats(3)), "one scale along axis 0 .* without a zero point"),
+        (weights_in_int8(1, floats(4)), "one scale along axis 1"),
+        (weights_in_int8(4, floats(4)), "axis must be in -4..3"),
+        (weights_in_int8(0, floats(4), floats(4, 1, 3, 3)), "inputs must be"),
+        (weights_in_int8(0, floats(4), z=np.zeros(4, np.int8)), "scale must be one finite number"),
+    ],
+)
+def test_weights_of_other_kinds_are_refused(content, says):
+    with pytest.raises(EngineError, match=says):
+        check(content, (4, 14, 14))
+
+
+@pytest.mark.parametrize("operator", ["Add", "Concat", "Reshape", "Tanh", "Conv"])
+def test_int8_goes_nowhere_but_back_to_float32(operator):
+    quantise = helper.make_node("QuantizeLinear", ["hole", "s", "z"], ["v"])
+    others = {"Add": ["v"], "Concat": ["v"], "Reshape": ["shape"], "Conv": ["w"]}.get(operator, [])
+    attributes = {"axis": 1} if operator == "Concat" else {}
+    node = helper.make_node(operator, ["v", *others], ["out"], **attributes)
+    weights = {"s": floats(), "z": np.int8(0), "w": floats(1, 1, 1, 1), "shape": integers(-1, 256)}
+    with pytest.raises(EngineError, match=rf"{operator} .*inputs"):
+        check(graph_file([quantise, node], weights, (1, 16, 16)), (1, 16, 16))
 
 
 BAD = [
@@ -197,6 +242,15 @@ BAD = [
     ("Resize", {"": None, "by": np.array([1, 1, np.nan, 1], np.float32)}, RESIZE, "integers in 1"),
     ("Resize", {"": None, "by": floats(4)}, RESIZE | {"mode": "cubic"}, "mode must be of nearest"),
     ("Resize", {"": None, "by": floats(4)}, RESIZE | {"mode": "linear"}, "must be 'half_pixel'"),
+    ("QuantizeLinear", BY | {"s": floats(1)}, {}, "scale must be one finite number over 0"),
+    ("QuantizeLinear", BY | {"s": floats() * 0}, {}, "scale must be one finite number over 0"),
+    ("QuantizeLinear", BY | {"s": floats() * np.nan}, {}, "scale must be one finite number over 0"),
+    ("QuantizeLinear", BY | {"s": floats() * np.inf}, {}, "scale must be one finite number over 0"),
+    ("QuantizeLinear", BY | {"z": np.int8(1)}, {}, "zero point must be one 0"),
+    ("QuantizeLinear", BY | {"z": np.zeros(1, np.int8)}, {}, "zero point must be one 0"),
+    ("QuantizeLinear", {"s": floats()}, {}, "inputs must be"),
+    ("QuantizeLinear", BY, {"output_dtype": 3}, "the attribute 'output_dtype'"),
+    ("DequantizeLinear", BY, {}, "inputs must be"),
     ("DepthToSpace", {}, SHUFFLE, "a multiple of 4"),
     ("DepthToSpace", {}, SHUFFLE | {"mode": "RCD"}, "mode must be of CRD, DCR, got 'RCD'"),
     ("DepthToSpace", {}, SHUFFLE | {"blocksize": 0}, "blocksize must be in 1..64"),

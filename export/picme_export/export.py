@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from picme_export import graphs, verify
+from picme_export import graphs, variant, verify
+from picme_export.variant import Calibration
 from picme_rt import atomic
 from picme_rt import engine as engines
 from picme_rt.errors import InputError
@@ -22,6 +23,7 @@ def export(
     name: str | None = None,
     card: Path | None = None,
     provenance: dict[str, Any] | None = None,
+    calibration: Calibration | None = None,
     force: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Exports the averaged weights of a checkpoint and compares both graphs with torch.
@@ -32,6 +34,7 @@ def export(
         name: The engine's name; the directory's by default.
         card: A model card (Markdown) to be copied into the engine as MODEL_CARD.md.
         provenance: Entries about data, licence and commit.
+        calibration: Adds lower precisions.
         force: Replace an engine that exists.
 
     Returns:
@@ -54,7 +57,7 @@ def export(
     }
     return write(
         model, target, name=name or target.name, framing=config.framing, card=card, about=about,
-        force=force,
+        calibration=calibration, force=force,
     )  # fmt: skip
 
 
@@ -66,6 +69,7 @@ def write(
     framing: Framing = "aligned",
     card: Path | None = None,
     about: dict[str, Any] | None = None,
+    calibration: Calibration | None = None,
     force: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Writes a model, of any weights, as an engine; its spectral norm is folded in place."""
@@ -110,4 +114,6 @@ def write(
         )
         (fresh / engines.MANIFEST).write_text(engines.manifest(engine), encoding="utf-8")
         engines.load(fresh)  # what is written must be what the runtime reads
+        if calibration is not None:
+            variant.add(fresh, calibration)
     return errors

@@ -1,19 +1,42 @@
-"""`picme export CHECKPOINT -o ENGINE`."""
+"""`picme export CHECKPOINT|ENGINE -o ENGINE`."""
 
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from picme_rt import engine as engines
+from picme_rt.errors import InputError
 from picme_rt.verbs import info
+
+if TYPE_CHECKING:  # torch, only when it runs: `--help` stays instant
+    from picme_export.variant import Calibration
+
+PRECISIONS = ("fp32", "int8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or a run (its newest)"
-    )
+        "source", type=Path, metavar="CHECKPOINT|ENGINE",
+        help="a checkpoint, a run (its newest), or with --calibration an engine, to which a lower "
+        "precision is added",
+    )  # fmt: skip
     parser.add_argument("-o", "--out", type=Path, required=True, help="the engine's directory")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help="fp32 alone, or int8 beside it (default: fp32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibration", type=Path, metavar="DIR",
+        help="a hundred pictures or more, a folder or a file of picme pack: int8 is calibrated on "
+        "some, and every precision measured on others",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lpips-weights", metavar="FILE",
+        help="LPIPS-squeeze as safetensors, or `download`: with --calibration LPIPS is measured "
+        "too, without which `auto` takes no lower precision",
+    )  # fmt: skip
     parser.add_argument("--name", help="the engine's name (default: the directory's)")
     parser.add_argument("--card", type=Path, help="a model card to put into the engine")
     parser.add_argument("--data", default="", help="provenance: what it was trained on")
@@ -24,26 +47,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Exports and prints the largest error against torch of each graph at each batch size."""
-    from picme_export import export  # torch, only now: `--help` stays instant
+    """Exports; prints errors against torch, and the quality of precisions against fp32."""
+    _check(arguments)
+    from picme_export import export, variant
 
-    entries = {name: getattr(arguments, name) for name in ("data", "licence", "commit")}
-    errors = export.export(
-        arguments.checkpoint,
-        arguments.out,
-        name=arguments.name,
-        card=arguments.card,
-        provenance={name: value for name, value in entries.items() if value},
-        force=arguments.force,
-    )
-    done = engines.load(arguments.out).provenance["graphs"]
+    calibration = _calibration(arguments)
+    errors = {}
+    if calibration is not None and (arguments.source / engines.MANIFEST).exists():
+        variant.extend(arguments.source, arguments.out, calibration, force=arguments.force)
+    else:
+        entries = {name: getattr(arguments, name) for name in ("data", "licence", "commit")}
+        errors = export.export(
+            arguments.source,
+            arguments.out,
+            name=arguments.name,
+            card=arguments.card,
+            provenance={name: value for name, value in entries.items() if value},
+            calibration=calibration,
+            force=arguments.force,
+        )
+    _print(arguments, errors)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuses what can be refused before torch is imported."""
+    if arguments.precision != "fp32" and arguments.calibration is None:
+        raise InputError(
+            f"--precision {arguments.precision} must have --calibration DIR with real pictures, "
+            "got none"
+        )
+    if arguments.lpips_weights is not None and arguments.calibration is None:
+        raise InputError("--lpips-weights must go with --calibration DIR, got it alone")
+    if arguments.calibration is not None and (arguments.source / engines.MANIFEST).exists():
+        for name in ("name", "card", "data", "licence", "commit"):
+            if getattr(arguments, name):
+                raise InputError(f"--{name} must go with a checkpoint, got it with an engine")
+
+
+def _calibration(arguments: argparse.Namespace) -> "Calibration | None":
+    if arguments.calibration is None:
+        return None
+    from picme_export.variant import Calibration
+    from picme_training import perceptual
+
+    given, lpips = arguments.lpips_weights, None
+    if given is not None:
+        lpips = perceptual.download() if given == "download" else perceptual.load(Path(given))
+    return Calibration(arguments.calibration, lpips, int8=arguments.precision == "int8")
+
+
+def _print(arguments: argparse.Namespace, errors: dict[str, dict[str, float]]) -> None:
+    done = engines.load(arguments.out)
+    quality = json.loads(engines.manifest(done))["quality"]
     if arguments.json:
-        about = {"engine": str(arguments.out), "parity": errors, "graphs": done}
-        print(json.dumps(about, indent=1))
+        graphs = done.provenance.get("graphs", {})
+        report = {"engine": str(arguments.out), "parity": errors, "graphs": graphs}
+        print(json.dumps({**report, "quality": quality}, indent=1))
         return
     for role, by_batch in errors.items():
         for batch, error in by_batch.items():
             print(f"{role:8} {batch:8} largest error against torch {error:.2e}")
-    for line in info.graph_lines(done):
+    for line in info.graph_lines(done.provenance.get("graphs", {})):
         print(line)
+    if arguments.precision == "int8":
+        about = done.provenance["int8"]
+        print(
+            f"int8     {about['share']:.0%} of the decoder's multiplications; in float32: "
+            f"{', '.join(about['float32']) or 'none'}"
+        )
+    for precision, one in done.quality.items():
+        distance = "not measured" if one.lpips is None else f"{one.lpips:.4f}"
+        print(
+            f"{precision:8} {one.psnr:.1f} dB to fp32 in the hole ({one.least_psnr:.1f} at least), "
+            f"LPIPS {distance}; {'near' if one.near else 'not near'} enough for auto"
+        )
     print(arguments.out)

@@ -87,6 +87,11 @@ def defaults(backend: str, precision: str) -> Settings:
     return Settings(backend, precision, threads=choices.cores())
 
 
+def plain(engine: Engine) -> str:
+    """The precision that `auto` is where nobody allowed another: fp32, or the first variant."""
+    return "fp32" if "fp32" in engine.variants else next(iter(engine.variants))
+
+
 def choose(engine: Engine, *, backend: str, device: str, precision: str) -> Chosen:
     """Finds settings; a backend that is named is opened with its defaults.
 
@@ -94,8 +99,8 @@ def choose(engine: Engine, *, backend: str, device: str, precision: str) -> Chos
         engine: The engine's manifest.
         backend: `auto` or one of `BACKENDS`.
         device: `auto` or one of `DEVICES`.
-        precision: `auto`, which is fp32 (or the first variant of an engine without), or another
-            that is `offered`.
+        precision: One that is `offered`, or `auto`: `plain`, and where the backend is `auto` too
+            and tuning allowed it, the fastest whose quality is `near`.
 
     Raises:
         InputError: An unknown name, or a precision that the engine or the backend lacks.
@@ -109,8 +114,9 @@ def choose(engine: Engine, *, backend: str, device: str, precision: str) -> Chos
     ):
         if got not in ("auto", *known):
             raise InputError(f"{what} must be one of {('auto', *known)}, got {got!r}")
-    if precision == "auto":
-        precision = "fp32" if "fp32" in engine.variants else next(iter(engine.variants))
+    any_near = precision == "auto"
+    if any_near:
+        precision = plain(engine)
     able = [name for name in BACKENDS if precision in offered(engine, name)]
     if backend != "auto":
         if backend not in able:
@@ -128,11 +134,18 @@ def choose(engine: Engine, *, backend: str, device: str, precision: str) -> Chos
     known_here = [
         one
         for one in choices.read(engine, BACKENDS)
-        if one.settings.backend in here and one.settings.precision == precision
+        if one.settings.backend in here
+        and (one.settings.precision == precision or (any_near and _allowed(engine, one)))
     ]
     if known_here:
         return Chosen(choices.fastest(known_here), "measured")
     return Chosen(defaults(here[0], precision), "default")
+
+
+def _allowed(engine: Engine, one: choices.Measured) -> bool:
+    """Whether `auto` may be a lower precision: tuning allowed it, and nobody sees a difference."""
+    found = engine.quality.get(one.settings.precision)
+    return one.lower and found is not None and found.near
 
 
 def load(engine: Engine, settings: Settings, turns: Turns | None = None) -> Backend:

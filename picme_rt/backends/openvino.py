@@ -1,7 +1,8 @@
-"""OpenVINO on the CPU: float32, and bfloat16 from the same float32 files.
+"""OpenVINO on the CPU: float32, bfloat16 from the same float32 files, and int8.
 
-In bfloat16 the encoder stays in float32: indices, primitives and log probabilities are those of
-fp32 to the bit, and only the decoder's pictures differ.
+In bf16 and int8 the encoder stays in float32: indices, primitives and log probabilities are those
+of fp32 to the bit, and only the decoder's pictures differ. What an int8 decoder does not quantise
+is computed in bfloat16 where the CPU has it.
 """
 
 import importlib
@@ -36,12 +37,13 @@ def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
     """
     openvino = _import()
     core = openvino.Core()
-    lowered = settings.precision != graphs.variant
-    if lowered and "BF16" not in (able := core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")):
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if settings.precision == "bf16" and "BF16" not in able:
         raise UnavailableError(
             f"precision bf16 needs a CPU that computes in it, this one has {able}; "
             "use precision='fp32'"
         )
+    lowered = settings.precision in ("bf16", "int8") and "BF16" in able
     kind = openvino.Type.bf16 if lowered else openvino.Type.f32
     return HostBackend(
         settings,

@@ -23,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "`auto` on this machine",
     )  # fmt: skip
     parser.add_argument(
+        "--lower", action="store_true",
+        help="with --tune: `auto` may be bf16 or int8 on this machine, where the engine says that "
+        "its pictures cannot be told from those of fp32 (default: fp32 alone)",
+    )  # fmt: skip
+    parser.add_argument(
         "--rounds", type=int, default=10, help="calls of each kind, at least 1 (default: 10)"
     )
     parser.add_argument(
@@ -48,10 +53,14 @@ def run(arguments: argparse.Namespace) -> None:
     file = None if to_stdout or arguments.json is None else Path(arguments.json)
     _check_free(arguments.chart, "--chart", ".png", force=arguments.force)
     _check_free(file, "--json", "", force=arguments.force)
+    if arguments.lower and not arguments.tune:
+        raise InputError("--lower must go with --tune, got it alone")
     loaded = engine.load(arguments.engine)
     tuned = None
     if arguments.tune:
-        measured = tuning.tune(loaded, progress=lambda pairs: tqdm(pairs, disable=None))
+        measured = tuning.tune(
+            loaded, lower=arguments.lower, progress=lambda pairs: tqdm(pairs, disable=None)
+        )
         tuned = str(choices.write(loaded, backends.BACKENDS, measured))
     done = report.measure(
         arguments.engine,

@@ -23,7 +23,8 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision", default="auto",
-        help="auto (fp32), a variant of the engine, or bf16 with openvino (default: auto)",
+        help="auto (fp32, or what picme bench --tune --lower chose), a variant of the engine such "
+        "as int8, or bf16 with openvino (default: auto)",
     )  # fmt: skip
 
 

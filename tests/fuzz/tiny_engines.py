@@ -69,6 +69,19 @@ class _Graph:
         more = (self.normal(cout),) if bias else ()
         return self.put("Conv", x, weight, *more, kernel_shape=[side, side], group=1, **attributes)
 
+    def rounded(self, x, scale):
+        """To int8 and back."""
+        by = self.real(scale), self.keep(np.array(0, np.int8))
+        return self.put("DequantizeLinear", self.put("QuantizeLinear", x, *by), *by)
+
+    def conv_int8(self, x, cin, cout, side, **attributes):
+        """A convolution as int8 has it: weights in the file as int8, what goes in rounded."""
+        levels = self.random.integers(-127, 128, (cout, cin, side, side)).astype(np.int8)
+        scales = self.keep(self.random.uniform(0.002, 0.003, cout).astype(np.float32))
+        weight = self.put("DequantizeLinear", self.keep(levels), scales, axis=0)
+        taken = self.rounded(x, 0.03)
+        return self.put("Conv", taken, weight, kernel_shape=[side, side], group=1, **attributes)
+
     def reshape(self, x, *shape, out=None):
         return self.put("Reshape", x, self.integers(*shape), out=out, allowzero=1)
 
@@ -134,7 +147,8 @@ def _decoder(table, *, z_m):
               strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1], group=1)  # fmt: skip
     x = g.put("Pad", x, g.integers(0, 0, 1, 0, 0, 0, 0, 1), mode="edge")
     x = g.put("Pad", x, g.integers(0, 0, 0, 1, 0, 0, 1, 0), mode="reflect")
-    g.put("Tanh", g.conv(x, 5, 3, 3, bias=False, strides=[1, 1], pads=[0, 0, 0, 0]), out="picture")
+    x = g.conv_int8(x, 5, 3, 3, strides=[1, 1], pads=[0, 0, 0, 0])
+    g.put("Tanh", x, out="picture")
     return g.bytes(table)
 
 
