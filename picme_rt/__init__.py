@@ -15,7 +15,8 @@ from picme_rt.errors import (
     PicmeError,
     UnavailableError,
 )
-from picme_rt.session import Info, Session
+from picme_rt.models import Info
+from picme_rt.session import Session
 
 __version__ = "0.1.0"
 

@@ -12,8 +12,9 @@ from picme_rt import atomic, files, pipeline, sheet
 from picme_rt.encoded import Request, check_size
 from picme_rt.errors import InputError
 from picme_rt.images import Image
+from picme_rt.models import Info
 from picme_rt.pipeline import GoOn
-from picme_rt.session import Info, Session
+from picme_rt.session import Session
 
 RECORD = "picme_run.json"
 """What a folder of results was made with, so that --resume never mixes two runs."""

@@ -1,15 +1,16 @@
 """A picture and its hole, ready for `patch`, behind the face of `picme_rt.encoded.Encoded`."""
 
+import contextlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from picme_rt import choices, patch
+from picme_rt import patch, pipeline
 from picme_rt.encoded import Completion, Completions, Request, check_size
 from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image
 from picme_rt.kernels import Mode
+from picme_rt.pipeline import GoOn
 
 
 class PatchEncoded:
@@ -19,11 +20,13 @@ class PatchEncoded:
         alive: Raises where the session was closed.
         pixels: (H, W, 3) uint8; copied.
         hole: (H, W) bool.
+        threads: Results that are made at once.
     """
 
     mixture = None
 
-    def __init__(self, alive: Callable[[], None], pixels: Image, hole: Hole):
+    def __init__(self, alive: Callable[[], None], pixels: Image, hole: Hole, threads: int):
+        self._threads = threads
         self._alive, self._img, self._hole = alive, pixels.copy(), hole.copy()
         self._prepared = patch.prepare(self._img, hole) if hole.any() else None
 
@@ -39,11 +42,22 @@ class PatchEncoded:
     ) -> Completions:
         """Results first .. first + k - 1 of a seed, several at once where there are cores."""
         check_size(self._img.shape, k)
-        request = _checked(Request(k, seed, first, mode, primitive, temperature))
+        return self.gather(Request(k, seed, first, mode, primitive, temperature), lambda: None)
+
+    def gather(self, request: Request, go_on: GoOn) -> Completions:
+        """`complete` for who asks for several pictures: `go_on` may end it after each result."""
+        request = checked(request)
         self._alive()
+
+        def work(i: int, _: GoOn) -> None:
+            self._write(request, i, done[i])
+
         done = np.empty((request.k, *self._img.shape), np.uint8)
-        with ThreadPoolExecutor(min(choices.cores(), request.k)) as threads:
-            list(threads.map(lambda i: self._write(request, i, done[i]), range(request.k)))
+        with contextlib.closing(
+            pipeline.in_order(work, range(request.k), at_once=self._threads)
+        ) as results:
+            for _ in results:
+                go_on()
         indices = np.arange(request.first, request.first + request.k, dtype=np.int64)
         return Completions(done, indices, None, None)
 
@@ -58,7 +72,7 @@ class PatchEncoded:
         temperature: float = 1.0,
     ) -> Iterator[Completion]:
         """The results of `complete` one by one, in flat memory."""
-        request = _checked(Request(k, seed, first, mode, primitive, temperature))
+        request = checked(Request(k, seed, first, mode, primitive, temperature))
         self._alive()
         return self._results(request)
 
@@ -85,7 +99,7 @@ class PatchEncoded:
         target[part][inside] = np.rint(made[inside]).clip(0, 255).astype(np.uint8)
 
 
-def _checked(request: Request) -> Request:
+def checked(request: Request) -> Request:
     """The same with plain integers.
 
     Raises:

@@ -4,76 +4,35 @@ session = picme_rt.Session("engines/cats128")
 done = session.complete(img, mask, k=6)
 """
 
-import dataclasses
 import numbers
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
-from picme_rt import backends, choices, encoded, images, kernels, pipeline
-from picme_rt import engine as engines
+from picme_rt import choices, images, pipeline
 from picme_rt.compiled import check_integer
-from picme_rt.encoded import Completion, Completions, Encoded, Request, check_size
-from picme_rt.errors import ClosedError, InputError
+from picme_rt.encoded import Completion, Completions, Request, check_size
+from picme_rt.errors import InputError
 from picme_rt.images import ImageLike
 from picme_rt.kernels import Mode
+from picme_rt.models import Encoding, EngineModel, Info, Model
 from picme_rt.pipeline import GoOn
 from picme_rt.turns import Turns
 
+PATCH = "patch"
 _LONGEST_WAIT = 86_400_000  # a day
 _BATCH_AT_ONCE = 2  # so one picture is fitted or pasted while another is decoded
-
-
-@dataclasses.dataclass(frozen=True)
-class Info:
-    """What runs, and what `auto` chose.
-
-    Attributes:
-        engine: The engine's directory.
-        name: The engine's name.
-        backend: What runs the graphs.
-        chosen_by: Why this backend: `asked` for by name, `measured` as the fastest on this machine
-            (`picme bench --tune`), or `default`, the first that is installed.
-        device: Where.
-        precision: What the decoder is computed in: a variant of the engine, or bf16 made of fp32.
-        threads: Threads that the backend computes with.
-        sampler: `native` (compiled kernels) or `ref` (NumPy): the same bits.
-        composite: What pastes the results: `native` or `ref`, the same bits.
-        size: Side of the network's picture in pixels.
-        framing: `aligned` or `free`.
-        primitives: P of the mixture.
-        latent: D of z_c.
-        micro_batch: Latents a decoder call.
-        sha256: Digest of each file of the variant in use.
-        provenance: Training data, licence, commit and measures, as the engine says.
-    """
-
-    engine: str
-    name: str
-    backend: str
-    chosen_by: str
-    device: str
-    precision: str
-    threads: int
-    sampler: str
-    composite: str
-    size: int
-    framing: str
-    primitives: int
-    latent: int
-    micro_batch: int
-    sha256: dict[str, str]
-    provenance: dict[str, Any]
 
 
 class Session:
     """One engine, loaded; may be shared between threads; a context manager.
 
     Args:
-        engine: The engine's directory.
+        engine: The engine's directory, or the word `patch`: the hole is filled with patches of the
+            picture itself, without any engine (docs/patch.md). A directory of that name: `./patch`.
         device: `auto` or `cpu`.
         backend: `onnxruntime`, `openvino`, or `auto`: the fastest that `picme bench --tune` found
             with this engine on this machine, else the first of these two that is installed.
@@ -110,38 +69,25 @@ class Session:
         if threads is not None:
             threads = check_integer("threads", threads, 1, choices.MOST_THREADS)
         longest = None if max_wait_ms is None else 1e-3 * _check_wait(max_wait_ms)
-        self._engine = engines.load(Path(engine))
-        chosen = backends.choose(self._engine, backend=backend, device=device, precision=precision)
-        self._chosen_by = chosen.by
-        settings = chosen.settings
-        if threads is not None:
-            settings = dataclasses.replace(settings, threads=threads)
-        turns = Turns(choices.cores(), longest)
-        self._backend: backends.Backend | None = backends.load(self._engine, settings, turns)
+        if engine == PATCH:
+            from picme_rt import patch_model
+
+            patch_model.check(device, backend, precision, max_wait_ms)
+            self._model: Model = patch_model.PatchModel(threads or choices.cores())
+            return
+        self._model = EngineModel(
+            Path(engine),
+            device=device,
+            backend=backend,
+            precision=precision,
+            threads=threads,
+            turns=Turns(choices.cores(), longest),
+        )
 
     @property
     def info(self) -> Info:
         """What runs, and what `auto` chose."""
-        engine, backend = self._engine, self._loaded()
-        files = engine.variants[backend.variant].values()
-        return Info(
-            engine=str(engine.path),
-            name=engine.name,
-            backend=backend.name,
-            chosen_by=self._chosen_by,
-            device=backend.device,
-            precision=backend.precision,
-            threads=backend.threads,
-            sampler="native" if kernels.native_is_built() else "ref",
-            composite="native" if kernels.native_is_built() else "ref",
-            size=engine.size,
-            framing=engine.framing,
-            primitives=engine.primitives,
-            latent=engine.latent,
-            micro_batch=backend.micro_batch,
-            sha256={name: engine.files[name].sha256 for name in files},
-            provenance=engine.provenance,
-        )
+        return self._model.info()
 
     def complete(
         self,
@@ -224,7 +170,7 @@ class Session:
         Raises:
             InputError: As in `complete`, or the lengths differ.
         """
-        self._loaded()  # a closed session says so for an empty batch too
+        self._model.info()  # a closed session says so for an empty batch too
         for name, value in (("imgs", imgs), ("masks", masks)):
             if not isinstance(value, (Sequence, np.ndarray)):
                 raise InputError(
@@ -247,36 +193,23 @@ class Session:
         at_once = min(_BATCH_AT_ONCE, choices.cores())
         return list(pipeline.in_order(work, range(len(pictures)), at_once=at_once))
 
-    def encode(self, img: ImageLike, mask: ImageLike) -> Encoded:
+    def encode(self, img: ImageLike, mask: ImageLike) -> Encoding:
         """Encodes a picture once, to ask for completions as often as wanted.
 
         Args:
             img: As in `complete`.
             mask: As in `complete`.
         """
-        self._loaded()  # a closed session says so, whatever it is given
+        self._model.info()  # a closed session says so, whatever it is given
         pixels = images.read_image(img)
-        return encoded.encode(
-            self._loaded,
-            pixels,
-            images.read_mask(mask, pixels.shape[:2]),
-            size=self._engine.size,
-            framed=self._engine.framing,
-            primitives=self._engine.primitives,
-        )
+        return self._model.encode(pixels, images.read_mask(mask, pixels.shape[:2]))
 
     def close(self) -> None:
         """Frees the engine; later calls raise `ClosedError`. Closing twice is allowed."""
-        self._backend = None
-
-    def _loaded(self) -> backends.Backend:
-        backend = self._backend
-        if backend is None:
-            raise ClosedError("this session is closed; open another one with picme_rt.Session")
-        return backend
+        self._model.close()
 
     def __enter__(self) -> Self:
-        self._loaded()
+        self._model.info()
         return self
 
     def __exit__(

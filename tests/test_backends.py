@@ -197,7 +197,7 @@ def test_what_is_closed_is_freed_at_once(tiny, backend, precision):
     prepared.complete(k=2)
     running = prepared.stream(k=3)
     next(running)
-    loaded = weakref.ref(session._backend)
+    loaded = weakref.ref(session._model.loaded())
     gc.disable()
     try:
         session.close()

@@ -12,7 +12,8 @@ from picme_rt import backends, choices
 from picme_rt import engine as engines
 from picme_rt.errors import MissingPackageError, UnavailableError
 from picme_rt.images import Hole, Image
-from picme_rt.session import Info, Session
+from picme_rt.models import Info
+from picme_rt.session import Session
 from picme_rt.speed import cold_start, peaks, timing
 from picme_rt.speed.cold_start import ColdStart
 from picme_rt.speed.peaks import Peaks

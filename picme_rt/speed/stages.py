@@ -8,8 +8,10 @@ import numpy as np
 
 from picme_rt import composite, framing, graph_shapes, kernels
 from picme_rt import engine as engines
+from picme_rt.errors import InputError
 from picme_rt.framing import Framing
 from picme_rt.images import Hole, Image
+from picme_rt.models import EngineModel
 from picme_rt.session import Session
 
 Stage = Literal["pre", "encode", "sample", "decode", "composite"]
@@ -31,9 +33,12 @@ def stages(
         `pre` (from bytes to the engine's square, and what the way back needs), `encode`, `sample`,
         `decode` (k latents in micro-batches) and `composite` (k pictures to bytes), in this order.
     """
-    backend, size = session._loaded(), session.info.size
+    model = session._model
+    if not isinstance(model, EngineModel):
+        raise InputError("stages are those of an engine, got a session of patch mode")
+    backend, size = model.loaded(), session.info.size
     framed: Framing = "free" if session.info.framing == "free" else "aligned"
-    encoded = session.encode(img, hole)
+    encoded = model.encode(img, hole)
     part = encoded._parts[0]
     values = part.values
     region = framing.regions(hole, size, framed)[0]

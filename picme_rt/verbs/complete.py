@@ -11,7 +11,8 @@ from typing import Any
 from picme_rt import atomic, choices, files, folder
 from picme_rt.encoded import Request
 from picme_rt.errors import InputError
-from picme_rt.session import Info, Session
+from picme_rt.models import Info
+from picme_rt.session import Session
 from picme_rt.verbs import DEFAULT_ENGINE
 
 
@@ -43,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", type=int, default=6, help="number of results (default: 6)")
     parser.add_argument("--seed", type=int, default=0, help="0 to 2**64 - 1 (default: 0)")
     parser.add_argument(
-        "--engine", type=Path, default=DEFAULT_ENGINE,
-        help=f"the engine's directory (default: {DEFAULT_ENGINE})",
+        "--engine", default=str(DEFAULT_ENGINE),
+        help="the engine's directory, or patch: none, the hole is filled with patches of the picture "
+        f"(default: {DEFAULT_ENGINE})",
     )  # fmt: skip
     parser.add_argument(
         "--mode", default="categorical", choices=("categorical", "per_primitive", "mean"),

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from picme_rt.encoded import Encoded, Mixture
+from picme_rt.encoded import Mixture
 from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image
+from picme_rt.models import Encoding
 from picme_training.evaluate import distances, measures, models, primitives
 from picme_training.evaluate.distances import Features
 from picme_training.evaluate.models import Model
@@ -261,14 +262,14 @@ def _over_sets(values: Iterable[float]) -> Value:
     return Value(float(np.mean(found)), float(np.std(found)) if len(found) > 1 else None)
 
 
-def _baseline(name: str, encoded: Encoded, item: Item) -> np.ndarray:
+def _baseline(name: str, encoded: Encoding, item: Item) -> np.ndarray:
     if name == "telea":
         return models.telea(item.picture, item.hole)[None]
     return encoded.complete(k=1, mode="mean").images
 
 
 def _shown(
-    place: int, item: Item, made: dict[str, np.ndarray], encoded: Encoded, count: int, seed: int
+    place: int, item: Item, made: dict[str, np.ndarray], encoded: Encoding, count: int, seed: int
 ) -> Shown:
     rows = primitives.rows(encoded, count, IN_ROW, seed) if place < IN_ROWS else None
     return Shown(item, made, encoded.mixture if place < MIXED else None, rows)

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from picme_rt import encoded as runtime
-from picme_rt.encoded import Encoded
 from picme_rt.engine import MANIFEST
 from picme_rt.errors import InputError
 from picme_rt.framing import Box, Framing
 from picme_rt.images import Float, Hole, Image, to_network
+from picme_rt.models import Encoding
 from picme_rt.session import Session
 from picme_training import checkpoint, losses, networks
 from picme_training.networks import Picme
@@ -30,7 +30,7 @@ class Model(Protocol):
     primitives: int
     about: dict[str, Any]
 
-    def encode(self, image: Image, hole: Hole) -> Encoded:
+    def encode(self, image: Image, hole: Hole) -> Encoding:
         """Encodes a picture (H, W, 3) with its hole, to be asked for completions."""
         ...
 
@@ -72,7 +72,7 @@ class EngineModel:
             "sha256": info.sha256,
         }
 
-    def encode(self, image: Image, hole: Hole) -> Encoded:
+    def encode(self, image: Image, hole: Hole) -> Encoding:
         """See `Model`."""
         return self._session.encode(image, hole)
 
@@ -102,7 +102,7 @@ class CheckpointModel:
             "preset": said.config.network.preset,
         }
 
-    def encode(self, image: Image, hole: Hole) -> Encoded:
+    def encode(self, image: Image, hole: Hole) -> Encoding:
         """See `Model`."""
         return runtime.encode(
             lambda: self._backend,

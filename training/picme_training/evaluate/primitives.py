@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from picme_rt.encoded import Encoded, Mixture
+from picme_rt.encoded import Mixture
+from picme_rt.models import Encoding
 from picme_training.evaluate import measures
 from picme_training.perceptual import Lpips
 
@@ -96,7 +97,7 @@ class Study:
         self._variances: dict[str, list[Variance]] = {}
 
     def add(
-        self, encoded: Encoded, hole: Tensor, drawn: np.ndarray, best: int | None, seed: int
+        self, encoded: Encoding, hole: Tensor, drawn: np.ndarray, best: int | None, seed: int
     ) -> None:
         """Adds one picture.
 
@@ -162,7 +163,7 @@ class Study:
         return found
 
 
-def rows(encoded: Encoded, primitives: int, each: int, seed: int) -> np.ndarray:
+def rows(encoded: Encoding, primitives: int, each: int, seed: int) -> np.ndarray:
     """(P, r, H, W, 3) uint8: `each` results of each primitive, every one with noise of its own."""
     return np.stack(
         [
