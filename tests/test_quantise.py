@@ -17,9 +17,10 @@ from picme_export import calibrate, quantise, variant
 from picme_export.calibrate import Tried
 from picme_export.quantise import Layer
 from picme_export.variant import Calibration
-from picme_rt import backends, cli, graph_shapes
+from picme_rt import backends, cli, graph_shapes, windows
 from picme_rt import engine as engines
 from picme_rt.errors import InputError
+from picme_rt.framing import Box
 from picme_training.perceptual import Lpips
 
 
@@ -132,7 +133,7 @@ def test_queries_of_an_attention_stay_in_float32(exported):
 
 def test_multiplications_of_the_layers_are_nearly_all(float32):
     engine, model = float32
-    cost = graph_shapes.check(model.SerializeToString(), engine.tables.decoder)
+    cost = graph_shapes.check(model.SerializeToString(), engine.tables.decoder, engine.crops)
     macs = quantise.multiplications(model, cost.shapes)
     assert set(macs) == {one.name for one in quantise.layers(model)}
     assert 0.9 * cost.macs < sum(macs.values()) < cost.macs
@@ -157,8 +158,12 @@ def test_the_layers_with_the_largest_error_for_their_work_stay_in_float32():
 
 def test_the_largest_magnitude_is_that_of_all_pictures(float32):
     engine, model = float32
+    whole = windows.windows(64, engine.crops, Box(0, 0, 64, 64)).rows
     feeds = [
-        {t.name: np.full((1, *t.shape), 0.1 * i, np.float32) for t in engine.tables.decoder.inputs}
+        {
+            t.name: np.full((1, *t.shape), 0.1 * i, np.float32) if t.batched else whole
+            for t in engine.tables.decoder.inputs
+        }
         for i in range(3)
     ]
     top = calibrate.largest(model, feeds, ["f_0", "picture"])
@@ -224,7 +229,7 @@ def test_openvino_runs_the_convolutions_in_int8(made):
     engine = engines.load(made)
     core = openvino.Core()
     model = core.read_model(engine.read("int8/decoder.onnx"), b"")
-    model.reshape({t.name: [1, *t.shape] for t in engine.tables.decoder.inputs})
+    model.reshape({t.name: [1, *t.shape] for t in engine.tables.decoder.inputs if t.batched})
     compiled = core.compile_model(
         model, "CPU", {"INFERENCE_PRECISION_HINT": openvino.Type.f32, "PERF_COUNT": True}
     )

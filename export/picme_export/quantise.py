@@ -14,6 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from picme_export.rewrites.graph import infer_shapes
+
 LEVELS = 127
 """Largest integer in use; -128 is not, so that a sign costs nothing."""
 _OUTPUT_CHANNELS = {"Conv": 0, "ConvTranspose": 1}  # which axis of the weights
@@ -117,7 +119,8 @@ def quantise(
     del done.graph.node[:], done.graph.initializer[:], done.graph.value_info[:]
     done.graph.node.extend(nodes)
     done.graph.initializer.extend(kept)
-    return onnx.shape_inference.infer_shapes(done, strict_mode=True)
+    infer_shapes(done)
+    return done
 
 
 def weights(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

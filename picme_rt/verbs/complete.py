@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="0 to 2**64 - 1 (default: 0)")
     parser.add_argument(
         "--engine", default=str(DEFAULT_ENGINE),
-        help="the engine's directory, or patch: none, the hole is filled with patches of the picture "
+        help="the engine's directory, or patch: none, the picture's own patches fill the hole "
         f"(default: {DEFAULT_ENGINE})",
     )  # fmt: skip
     parser.add_argument(

@@ -24,7 +24,7 @@ class Graph:
     """
 
     def __init__(self, model: onnx.ModelProto):
-        _infer(model)
+        infer_shapes(model)
         self.model, self._nodes = model, list(model.graph.node)
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._fresh = 0
@@ -161,7 +161,7 @@ class Graph:
             copies = [type(entry).FromString(entry.SerializeToString()) for entry in kept]
             del entries[:]
             entries.extend(copies)
-        _infer(self.model)
+        infer_shapes(self.model)
 
     def _name(self, hint: str) -> str:
         known = {name for node in self._nodes for name in node.output} | set(self._weights)
@@ -171,7 +171,7 @@ class Graph:
         return name
 
 
-def _infer(model: onnx.ModelProto) -> None:
+def infer_shapes(model: onnx.ModelProto) -> None:
     """Shapes of every value, in place; sides that ONNX only gives a name of its own stay unsaid."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     model.CopyFrom(inferred)
