@@ -148,12 +148,9 @@ def complete(prepared: Prepared, seed: int, index: int, temperature: float) -> F
             _vote(level, found, level.trust * _nearness(distance), current)
     assert found is not None
     finest = prepared.levels[0]
-    square = np.square(_nearness(distance))
-    weights = finest.trust * np.square(
-        square
-    )  # the last word has who is nearest: a mean is blurred
-    _vote(finest, found, weights, current)
-    patch_blend.blend(finest.known, finest.hole, finest.query_at, found, weights, current)
+    near = _nearness(distance)
+    ballots = finest.trust, finest.trust * np.square(np.square(near))
+    patch_blend.finish(finest.known, finest.hole, finest.query_at, found, ballots, current)
     return current
 
 

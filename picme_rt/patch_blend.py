@@ -14,23 +14,57 @@ from picme_rt.images import Float, Hole
 from picme_rt.patch_search import Places
 
 SCREEN = 0.01
+SOFT = 4
 STEPS = 80  # of the Chebyshev iteration: the error falls by exp(2 * sqrt(SCREEN / 8)) a step
 
 
-def blend(
-    known: Float, hole: Hole, query_at: Places, found: Places, weights: Float, current: Float
+def finish(
+    known: Float,
+    hole: Hole,
+    query_at: Places,
+    found: Places,
+    ballots: tuple[Float, Float],
+    current: Float,
 ) -> None:
-    """Solves for the hole's pixels of `current`, in place.
+    """Votes for the last time and solves for the hole's pixels of `current`, in place.
+
+    Beside the known pixels all patches count, which is soft and shows no seam; from `SOFT` pixels
+    on those that are nearest count, for a mean of many is blurred.
 
     Args:
         known: (H, W, 3) float32, the known picture.
         hole: (H, W) bool.
         query_at: (H, W) int32, as for `patch_search.vote`.
         found: (Q,) int32, the queries' keys.
-        weights: (Q,) float32, what their votes count.
-        current: (H, W, 3) float32, what was voted for in the hole, known outside.
+        ballots: Two of (Q,) float32, what their votes count: soft and sharp.
+        current: (H, W, 3) float32, known outside the hole.
     """
-    right, down = _gradients(known, hole, query_at, found, weights)
+    soft, sharp = (known.copy() for _ in ballots)
+    steps = []
+    for weights, picture in zip(ballots, (soft, sharp), strict=True):
+        patch_search.vote(known, hole, query_at, found, weights, picture)
+        steps.append(_gradients(known, hole, query_at, found, weights))
+    share = _sharpness(hole)
+    current[:] = soft + (sharp - soft) * share
+    (right, down), (sharp_right, sharp_down) = steps
+    right += (sharp_right - right) * share
+    down += (sharp_down - down) * share
+    _solve(hole, right, down, current)
+
+
+def _sharpness(hole: Hole) -> Float:
+    """0 where known and in the ring beside it, rising to 1 `SOFT` rings deeper, (H, W, 1)."""
+    share, left = np.zeros(hole.shape, np.float32), hole
+    for _ in range(SOFT):
+        padded = np.pad(left, 1, constant_values=True)  # the border of the picture is no seam
+        rows = padded[:-2] & padded[1:-1] & padded[2:]
+        left = rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
+        share += left * np.float32(1 / SOFT)
+    return share[..., None]
+
+
+def _solve(hole: Hole, right: Float, down: Float, current: Float) -> None:
+    """Minimises the sum above; `current` is what was voted for, and then x."""
     rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
     part = np.s_[max(rows[0] - 1, 0) : rows[-1] + 2, max(columns[0] - 1, 0) : columns[-1] + 2]
     free = hole[part][..., None].astype(np.float32)
