@@ -50,9 +50,7 @@ def main() -> None:
     hole = np.zeros((HEIGHT, WIDTH), bool)
     hole[HEIGHT // 4 : HEIGHT - HEIGHT // 4, WIDTH // 4 : WIDTH - WIDTH // 4] = True
     session, rows, better = picme_rt.Session("patch"), [], 0
-    print(
-        "| photograph | distance: patch | Telea | NS | seam: patch | Telea | NS | original | s for 6 |"
-    )
+    print("| photograph | distance: patch | Telea | NS | seam: patch | Telea | NS | original | s |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in PHOTOGRAPHS:
         original = photograph(name)
