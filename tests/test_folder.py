@@ -17,7 +17,7 @@ import pytest
 from PIL import Image as Pillow
 
 import picme_rt
-from picme_rt import backends, choices, cli, folder, session, sheet
+from picme_rt import backends, choices, cli, encoded, folder, sheet
 from picme_rt.encoded import Request
 from picme_rt.errors import InputError
 
@@ -313,8 +313,8 @@ def test_memory_is_flat_over_pictures_and_results(disk, engine, monkeypatch):
             yield one
             assert (disk / "out" / f"a_{one.index:02d}.png").exists()
 
-    original = session.Encoded.stream
-    monkeypatch.setattr(session.Encoded, "stream", stream)
+    original = encoded.Encoded.stream
+    monkeypatch.setattr(encoded.Encoded, "stream", stream)
     command = ["complete", "photos/a.png", "masks", "-o", "out", "-k", "5", "--engine", str(engine)]
     assert cli.main(command) == 0
     assert alive == list(range(5))

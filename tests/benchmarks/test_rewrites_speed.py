@@ -14,6 +14,7 @@ from picme_export import graphs
 from picme_rt.backends import onnxruntime, openvino
 from picme_rt.backends.graphs import Checked, Graphs
 from picme_rt.choices import Settings
+from picme_rt.turns import Turns
 from picme_training.config import NetworkConfig
 from picme_training.networks import Picme, fold
 
@@ -22,10 +23,12 @@ LOADERS = {"onnxruntime": onnxruntime.load, "openvino": openvino.load}
 
 
 @pytest.fixture(scope="module", params=["picme", "cats"])
-def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Graphs]:
-    """Plain and rewritten graphs of one network of 256x256 with random weights."""
+def both(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, is_timed: bool
+) -> list[Graphs]:
+    """Plain and rewritten graphs of one network with random weights: 256x256, else 64x64."""
     torch.manual_seed(0)
-    model = fold(Picme(NetworkConfig(request.param, 256, 6)))
+    model = fold(Picme(NetworkConfig(request.param, 256 if is_timed else 64, 6)))
     tables, place = graphs.tables_of(model), tmp_path_factory.mktemp(request.param)
     found = []
     for rewrite in (False, True):
@@ -37,7 +40,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             path = place / "graph.onnx"
             graphs.to_onnx(module, table, path, rewrite=rewrite)
             checked.append(Checked(path, path.read_bytes(), table))
-        found.append(Graphs("fp32", *checked))
+        found.append(Graphs("fp32", *checked, graphs.crops_of(model)))
     return found
 
 
@@ -48,13 +51,14 @@ def test_rewritten_graphs_against_plain_ones(
 ) -> None:
     """One encode and six decodes, CPU milliseconds of all threads."""
     random = np.random.default_rng(0)
-    image = random.uniform(-1, 1, (1, 3, 256, 256)).astype(np.float32)
-    hole = np.zeros((1, 1, 256, 256), np.float32)
-    hole[:, :, 64:192, 64:192] = 1
+    side = both[0].encoder.table.inputs[0].shape[-1]
+    image = random.uniform(-1, 1, (1, 3, side, side)).astype(np.float32)
+    hole = np.zeros((1, 1, side, side), np.float32)
+    hole[:, :, side // 4 : -side // 4, side // 4 : -side // 4] = 1
     calls: dict[str, Callable[[], object]] = {}
     pictures = {}
     for name, found in zip(("plain", "rewritten"), both, strict=True):
-        engine = LOADERS[backend](found, Settings(backend, precision, threads=1))
+        engine = LOADERS[backend](found, Settings(backend, precision, threads=1), Turns(1))
         z = np.full((1, *found.decoder.table.inputs[0].shape), 0.5, np.float32)
         values = engine.encode(image, hole) | {"hole": hole}
         decode = engine.decoding(values)
