@@ -1,5 +1,7 @@
 """The written-out passes against autograd's, on the losses as they are read (internal_plain.py)."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from picme_training.internal.scale import Plan, Scale
 from picme_training.internal.stack import Stack
 
 HEIGHT, WIDTH = 30, 40
+EIGHT = dataclasses.replace(presets.find("fast"), width=8, alpha=10.0)
 
 
 @pytest.fixture
@@ -77,10 +80,10 @@ def test_the_first_iteration_has_the_losses_of_the_straightforward_one(hole, fin
     known = torch.rand(3, HEIGHT, WIDTH, generator=random) * 2 - 1
     known = known * torch.from_numpy(~hole)
     plan = Plan(0, 1, fine, Level(known.numpy(), hole), known)
-    scale = Scale(plan, [], None, 8, 7, torch.device("cpu"))
-    twin = Scale(plan, [], None, 8, 7, torch.device("cpu"))  # draws the same numbers
+    scale = Scale(plan, [], None, EIGHT, 7, torch.device("cpu"))
+    twin = Scale(plan, [], None, EIGHT, 7, torch.device("cpu"))  # draws the same numbers
     generator, discriminator = PlainStack(scale.generator), PlainStack(scale.discriminator)
-    found = scale.iterate(presets.find("fast"), 0)
+    found = scale.iterate(0)
 
     previous = twin.drawn()
     inputs = list((F.pad(previous, [5] * 4) + twin.noise).split(1))
@@ -94,7 +97,7 @@ def test_the_first_iteration_has_the_losses_of_the_straightforward_one(hole, fin
     weights = masked.soft_mask(hole, 0)[None, None] if fine else torch.ones(1, 1, HEIGHT, WIDTH)
     both = generator_terms(
         generator, discriminator, inputs, [previous[:1], previous[1:]], plan.real[None], weights,
-        plan.alpha,
+        EIGHT.alpha_of(0, 1),
     )  # fmt: skip
     both.sum().backward()
     torch.testing.assert_close(found[3:], both.detach(), rtol=1e-5, atol=1e-5)

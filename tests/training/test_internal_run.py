@@ -9,7 +9,8 @@ from picme_rt.errors import InputError
 from picme_training.internal import cascade, naive, run, scale, store
 from picme_training.internal.presets import PRESETS, Preset, find
 
-TINY = run.Settings(Preset(4, 8, 3, 2, 5e-4, 5e-4, 1, "telea"), 40, "telea", 3)
+TINY = run.Settings(Preset(4, 8, 3, 2, 5e-4, 5e-4, 1, 10, 100, "telea"), 40, "telea", 3)
+WIDE = dataclasses.replace(TINY.preset, width=8)
 SIZES = [(25, 31), (26, 33), (28, 35)]
 
 
@@ -78,10 +79,10 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(
     whole = run.learn(img, hole, TINY, tmp_path / "whole")
     iterate = scale.Scale.iterate
 
-    def killed(self, preset, iteration):
+    def killed(self, iteration):
         if self.plan.place == scale_killed and iteration == 1:
             raise KeyboardInterrupt
-        return iterate(self, preset, iteration)
+        return iterate(self, iteration)
 
     monkeypatch.setattr(scale.Scale, "iterate", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -92,7 +93,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(
     monkeypatch.setattr(
         scale.Scale,
         "iterate",
-        lambda self, *rest: trained.append(self.plan.place) or iterate(self, *rest),
+        lambda self, i: trained.append(self.plan.place) or iterate(self, i),
     )
     found = run.learn(img, hole, TINY, tmp_path / "cut", resume=True)
     assert bits(found) == bits(whole)
@@ -166,6 +167,7 @@ def test_settings_that_there_are_not_are_refused(asked, message):
 def test_the_papers_schedule():
     paper = find("paper")
     assert [paper.width_of(n) for n in (0, 3, 4, 7, 8, 12)] == [32, 32, 64, 64, 128, 128]
+    assert [paper.alpha_of(n, 10) for n in (0, 6, 7, 9)] == [10, 10, 100, 100]
     assert paper.rate(False, 0) == 5e-4
     assert paper.rate(False, 1600) == pytest.approx(5e-5)
     assert paper.rate(True, 2999) == 5e-5
@@ -176,13 +178,13 @@ def test_weights_pass_from_scale_to_scale_of_one_width(img, hole):
     plans = run.plan(img, hole, 40)
     cpu = torch.device("cpu")
     filled = [p._replace(real=torch.from_numpy(p.level.known)) for p in plans]
-    first = scale.Scale(filled[0], [], None, 4, 1, cpu)
+    first = scale.Scale(filled[0], [], None, TINY.preset, 1, cpu)
     with torch.no_grad():
         done = first.freeze()
         heir = scale.Scale(
-            filled[1], [done.frozen], (done.generator, done.discriminator), 4, 2, cpu
+            filled[1], [done.frozen], (done.generator, done.discriminator), TINY.preset, 2, cpu
         )
-        other = scale.Scale(filled[1], [done.frozen], None, 8, 2, cpu)
+        other = scale.Scale(filled[1], [done.frozen], None, WIDE, 2, cpu)
     assert torch.equal(heir.generator.flat, done.generator.flat)
     assert torch.equal(heir.discriminator.flat, done.discriminator.flat)
     assert len(other.generator.flat) > len(heir.generator.flat)
@@ -193,7 +195,7 @@ def test_a_frozen_scale_does_what_the_trained_one_did_with_the_same_statistics(i
     """Folded, with the statistics of one pass, a scale gives that pass's picture."""
     one = run.plan(img, hole, 40)[-1]
     with torch.no_grad():
-        trained = scale.Scale(one, [], None, 4, 1, torch.device("cpu"))
+        trained = scale.Scale(one, [], None, TINY.preset, 1, torch.device("cpu"))
         made = trained.made(trained.drawn())
         statistics = [(n.mean[1, 0], n.inverse[1, 0].pow(-2) - 1e-5) for n in made.kept]
         weights, biases = cascade.fold(trained.generator, statistics)

@@ -22,6 +22,8 @@ class Preset:
         coarse_rate: Adam's learning rate; a tenth of it after four fifths of the iterations.
         fine_rate: Likewise of fine scales, where it stays.
         steps: Steps of D, then of G, an iteration.
+        alpha: Weight of the reconstruction ...
+        alpha_last: ... and in the last third of the scales.
         naive: The naive completion.
     """
 
@@ -32,11 +34,17 @@ class Preset:
     coarse_rate: float
     fine_rate: float
     steps: int
+    alpha: float
+    alpha_last: float
     naive: Naive
 
     def width_of(self, scale: int) -> int:
         """Channels of a scale, 0 being the coarsest."""
         return min(self.width << (scale // _WIDER_EVERY), self.widest)
+
+    def alpha_of(self, scale: int, scales: int) -> float:
+        """Weight of the reconstruction at one of `scales` scales."""
+        return self.alpha_last if 3 * scale >= 2 * scales else self.alpha
 
     def rate(self, fine: bool, iteration: int) -> float:
         """The learning rate of an iteration."""
@@ -46,9 +54,9 @@ class Preset:
 
 
 PRESETS = {
-    "paper": Preset(32, 128, 2000, 3000, 5e-4, 5e-5, 3, "dip"),
-    "balanced": Preset(32, 64, 800, 1200, 5e-4, 2e-4, 1, "dip"),
-    "fast": Preset(32, 32, 300, 300, 5e-4, 5e-4, 1, "patch"),
+    "paper": Preset(32, 128, 2000, 3000, 5e-4, 5e-5, 3, 10, 100, "dip"),
+    "balanced": Preset(32, 64, 800, 1200, 5e-4, 2e-4, 1, 10, 100, "dip"),
+    "fast": Preset(32, 32, 600, 300, 5e-4, 5e-4, 1, 100, 100, "patch"),
 }
 
 

@@ -186,7 +186,7 @@ def _train(
         inherited = before.generator, before.discriminator
     height, columns = one.level.hole.shape
     bar.set_description(f"scale {one.place + 1}/{one.scales} {height}x{columns}")
-    scale = Scale(one, frozen, inherited, width, given.seed * 64 + one.place, device)
+    scale = Scale(one, frozen, inherited, given.preset, given.seed * 64 + one.place, device)
     count = given.preset.fine if one.fine else given.preset.coarse
     each = _work(one, given.preset) / count
 
@@ -196,7 +196,7 @@ def _train(
             bar.set_postfix(D=f"{sum(values[:3]):.3f}", rec=f"{values[4]:.3f}", refresh=False)
         bar.update(each)
 
-    return train(scale, given.preset, report)
+    return train(scale, report)
 
 
 def _preview(level: Level, real: Tensor, scales: list[Frozen], seed: int) -> Image:

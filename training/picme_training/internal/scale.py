@@ -24,7 +24,6 @@ from picme_training.internal.stack import (
 
 BETAS = (0.5, 0.999)
 AMPLITUDE = 0.1  # of the error that a scale's noise is as strong as
-ALPHA, ALPHA_LAST = 10.0, 100.0  # weight of the reconstruction; in the last third of the scales
 CALIBRATION = 8  # passes of random noise that the frozen statistics are taken from
 
 
@@ -45,11 +44,6 @@ class Plan(NamedTuple):
     level: Level
     real: Tensor
 
-    @property
-    def alpha(self) -> float:
-        """Weight of the reconstruction."""
-        return ALPHA_LAST if 3 * self.place >= 2 * self.scales else ALPHA
-
 
 class Trained(NamedTuple):
     """A scale that is done: what the next begins with, and what results are made by."""
@@ -67,7 +61,7 @@ class Scale:
         plan: Plan,
         before: Sequence[Frozen],
         inherited: tuple[Stack, Stack] | None,
-        width: int,
+        preset: Preset,
         seed: int,
         device: torch.device,
     ):
@@ -77,11 +71,12 @@ class Scale:
             plan: What it is trained for.
             before: The coarser scales.
             inherited: Generator and discriminator of the scale before, if of the same width.
-            width: Channels.
+            preset: The schedule.
             seed: Of its weights and noise.
             device: Where it is trained.
         """
-        self.plan, self.before = plan, before
+        self.plan, self.before, self.preset = plan, before, preset
+        width, alpha = preset.width_of(plan.place), preset.alpha_of(plan.place, plan.scales)
         fresh = torch.Generator().manual_seed(seed)
         self.generator, self.discriminator = Stack(width, 3, device), Stack(width, 1, device)
         for stack, old in zip(
@@ -102,7 +97,7 @@ class Scale:
         ones = torch.ones(1, 1, height, width_)
         soft = masked.soft_mask(plan.level.hole, plan.place) if plan.fine else ones
         weights = soft.expand(1, 1, height, width_).to(device)
-        self.weights = weights * (plan.alpha / (3 * weights.sum()))
+        self.weights = weights * (alpha / (3 * weights.sum()))
         self.shares = _uniform(height, width_, device)
 
         coarse = cascade.reconstruct(before)
@@ -113,12 +108,13 @@ class Scale:
         amplitude = AMPLITUDE * squares.sqrt() if before else torch.ones((), device=device)
         self.scale = self.scale._replace(amplitude=amplitude)
 
-    def iterate(self, preset: Preset, iteration: int) -> Tensor:
-        """`preset.steps` steps of D, then of G; the last ones' five terms, on the device.
+    def iterate(self, iteration: int) -> Tensor:
+        """The preset's number of steps of D, then of G; the last ones' five terms, on the device.
 
         -mean D(x), mean D(G(z)), the penalty; -mean D(G(z)), the reconstruction's error.
         What the last step of D sees is what the first of G begins with: it is made once.
         """
+        preset = self.preset
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = preset.rate(self.plan.fine, iteration)
         for _ in range(preset.steps - 1):
@@ -196,17 +192,17 @@ class Made(NamedTuple):
     shares: list[Tensor]
 
 
-def train(scale: Scale, preset: Preset, report: Callable[[int, Tensor], None]) -> Trained:
+def train(scale: Scale, report: Callable[[int, Tensor], None]) -> Trained:
     """All iterations of a scale.
 
     Args:
         scale: Where to begin.
-        preset: The schedule.
         report: Called with each iteration's number and terms, which live on the device: reading
             them waits for it.
     """
+    preset = scale.preset
     for iteration in range(preset.fine if scale.plan.fine else preset.coarse):
-        report(iteration, scale.iterate(preset, iteration))
+        report(iteration, scale.iterate(iteration))
     return scale.freeze()
 
 
