@@ -42,6 +42,11 @@ class Frozen(NamedTuple):
         """(h, w)."""
         return len(self.rows), len(self.columns)
 
+    def to(self, device: torch.device | str) -> "Frozen":
+        """The same there."""
+        moved = [[part.to(device) for part in parts] for parts in (self.weights, self.biases)]
+        return Frozen(moved[0], moved[1], *(part.to(device) for part in self[2:]))
+
 
 def fold(stack: Stack, statistics: Statistics) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and biases of five convolutions that do what the stack does with these statistics."""

@@ -18,6 +18,7 @@ SOFT_SIGMA = 5.0  # pixels
 SOFT_RADIUS = 5  # pixels, the most that the hole is dilated by
 MOST_COVERED = 0.6  # share of places that see the hole, up to which a scale is fine ...
 MOST_COVERED_FIRST = 0.25  # ... at the coarsest ...
+STEEP = 2.0**13  # of the line between noise that stays and noise that is new
 MANY = 5000  # ... and valid places that are enough whatever their share
 
 
@@ -129,5 +130,5 @@ def renewed(depth: Tensor, erosion: Tensor) -> Tensor:
     A place deeper in the hole than `erosion` pixels is new. Written as min(max(., 0), 1) of a steep
     line, which a graph has operators for; known pixels, of depth 0, stay whatever the erosion.
     """
-    inside = (depth * 1e4).clamp(0, 1)
-    return ((depth - erosion) * 1e4).clamp(0, 1) * inside
+    inside = (depth * STEEP).clamp(0, 1)
+    return (depth * STEEP - erosion * STEEP).clamp(0, 1) * inside

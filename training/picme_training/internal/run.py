@@ -94,15 +94,15 @@ def learn(
 
     Raises:
         InputError: The hole is empty or full or leaves too little known, the picture is too small,
-            or `run` is as `store.begin` refuses it.
+            there is no such device, or `run` is as `store.begin` refuses it.
     """
     plans = plan(img, hole, given.size)
+    place = _device(device)
     about = {
         "settings": dataclasses.asdict(given),
         "picture": store.fingerprint(img, hole),
     }
     store.begin(run, about, resume=resume, force=force)
-    place = torch.device(device)
     with _bar(plans, given.preset) as bar, _threads() as threads:
         filled = _naive(plans, given, run, place, bar)
         frozen: list[Frozen] = []
@@ -123,6 +123,18 @@ def learn(
             frozen.append(done.frozen)
             before = done
     return frozen
+
+
+def _device(name: str) -> torch.device:
+    try:
+        found = torch.device(name)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError) as exc:  # no such device, or a build without it
+        reason = str(exc).splitlines()[0]
+        raise InputError(
+            f"device must be a torch device that is here, got {name!r}: {reason}"
+        ) from exc
+    return found
 
 
 def plan(img: Image, hole: Hole, size: int) -> list[Plan]:
