@@ -35,6 +35,9 @@ VERBS = {
     "evaluate": Verb(
         "picme_training.evaluate.verb", "measure an engine or a checkpoint on pictures", "train"
     ),
+    "internal": Verb(
+        "picme_export.internal_verb", "learn one picture and fill its hole in many ways", "export"
+    ),
     "export": Verb("picme_export.verb", "turn a checkpoint into an engine", "export"),
 }
 

@@ -1,0 +1,212 @@
+"""Five 3 x 3 convolutions without padding: conv, batch norm, LeakyReLU(0.2) four times, and a conv.
+
+Both networks of a scale are such a stack. With one picture a batch, batch norm takes its statistics
+over places alone; here these are weighted sums, so that places can be left out, and pictures of
+one batch keep statistics of their own. Forward and backward are written out: no graph is recorded,
+pictures go through together, and each pass over a map is one that is needed.
+
+Maps are (B, C, h, w) with channels last in memory, in which convolutions are fastest; the norms see
+the same memory as places (B, h w, C).
+"""
+
+import itertools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn import grad
+
+BLOCKS = 5
+REACH = BLOCKS  # pixels that a map loses on each side
+SLOPE = 0.2
+EPSILON = 1e-5
+STD = 0.02  # of initial weights
+
+
+class Stack:
+    """The parameters of one network, all views of one flat tensor, and their gradient likewise.
+
+    A bias before a batch norm would change nothing: the normed convolutions have none.
+
+    Attributes:
+        flat: (n,) float32.
+        gradient: (n,) float32.
+        weights: BLOCKS tensors (out, in, 3, 3), channels last in memory.
+        gammas: BLOCKS - 1 tensors (1, 1, C).
+        betas: Likewise.
+        bias: (outputs,) of the last convolution.
+        gradients: The same views of `gradient`.
+    """
+
+    def __init__(self, width: int, outputs: int, device: torch.device | str = "cpu"):
+        self.width, self.outputs = width, outputs
+        channels = [3, *[width] * (BLOCKS - 1), outputs]
+        shapes = [
+            *((b, 3, 3, a) for a, b in itertools.pairwise(channels)),
+            *[(1, 1, width)] * (2 * (BLOCKS - 1)),
+            (outputs,),
+        ]
+        counts = [torch.Size(shape).numel() for shape in shapes]
+        self.flat = torch.zeros(sum(counts), device=device)
+        self.gradient = torch.zeros_like(self.flat)
+        of = [
+            [
+                part.view(shape)
+                for part, shape in zip(torch.split(whole, counts), shapes, strict=True)
+            ]
+            for whole in (self.flat, self.gradient)
+        ]
+        norms = BLOCKS - 1
+        parts, self.gradients = (
+            Parts(
+                [weight.permute(0, 3, 1, 2) for weight in p[:BLOCKS]],
+                p[BLOCKS : BLOCKS + norms],
+                p[BLOCKS + norms : -1],
+                p[-1:],
+            )
+            for p in of
+        )
+        self.weights, self.gammas, self.betas, (self.bias,) = parts
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Weights and biases from N(0, 0.02), gammas from N(1, 0.02), betas 0."""
+        drawn = torch.randn(len(self.flat), generator=generator) * STD
+        self.flat.copy_(drawn)
+        for gamma, beta in zip(self.gammas, self.betas, strict=True):
+            gamma += 1
+            beta.zero_()
+
+
+class Parts(NamedTuple):
+    """The views of a flat tensor."""
+
+    weights: list[Tensor]
+    gammas: list[Tensor]
+    betas: list[Tensor]
+    bias: list[Tensor]
+
+
+class Normed(NamedTuple):
+    """One block's pass, kept for the way back.
+
+    Attributes:
+        x: (B, C', h + 2, w + 2), what came in.
+        centred: (B, h w, C), c = a - E[a] of the convolution's result a.
+        mean: (B, 1, C), E[a].
+        inverse: (B, 1, C), i = 1 / sqrt(E[c^2] + epsilon).
+        scale: (B, 1, C), gamma i.
+        y: (B, C, h, w), LeakyReLU(scale c + beta).
+    """
+
+    x: Tensor
+    centred: Tensor
+    mean: Tensor
+    inverse: Tensor
+    scale: Tensor
+    y: Tensor
+
+
+class Deltas(NamedTuple):
+    """One block's way back.
+
+    Attributes:
+        before_norm: (B, C, h, w), gradient for the convolution's result.
+        after_norm: (B, h w, C), gradient for scale c + beta.
+        total: (B, 1, C), sum of `after_norm` over the places.
+        along: (B, 1, C), sum of `after_norm` times c.
+    """
+
+    before_norm: Tensor
+    after_norm: Tensor
+    total: Tensor
+    along: Tensor
+
+
+def places(x: Tensor) -> Tensor:
+    """(B, C, h, w) as (B, h w, C), the same memory if its channels are last."""
+    last = x.contiguous(memory_format=torch.channels_last)
+    return last.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def as_map(x: Tensor, like: Tensor) -> Tensor:
+    """(B, h w, C) as the map (B, C, h, w) that `like` is, the same memory."""
+    return x.view(len(x), *like.shape[2:], x.shape[2]).permute(0, 3, 1, 2)
+
+
+def forward(stack: Stack, x: Tensor, shares: list[Tensor]) -> tuple[Tensor, list[Normed]]:
+    """(B, 3, H, W) to (B, outputs, H - 10, W - 10), and what was kept.
+
+    Args:
+        stack: The network.
+        x: Pictures.
+        shares: For each norm the weights of its places in mean and variance, (B, 1, h w) with sum
+            1 for each picture.
+    """
+    kept = []
+    x = x.contiguous(memory_format=torch.channels_last)
+    for weight, gamma, beta, share in zip(
+        stack.weights[:-1], stack.gammas, stack.betas, shares, strict=True
+    ):
+        a = F.conv2d(x, weight)
+        c = places(a)
+        mean = torch.bmm(share, c)
+        c -= mean
+        inverse = torch.bmm(share, c * c).add_(EPSILON).rsqrt_()
+        scale = gamma * inverse
+        y = as_map(F.leaky_relu_(torch.addcmul(beta, c, scale), SLOPE), a)
+        kept.append(Normed(x, c, mean, inverse, scale, y))
+        x = y
+    return F.conv2d(x, stack.weights[-1], stack.bias), kept
+
+
+def backward(stack: Stack, kept: list[Normed], shares: list[Tensor], seed: Tensor) -> list[Deltas]:
+    """The gradients of sum(seed * output) for every block, the first block's first.
+
+    Args:
+        stack: The network.
+        kept: Of `forward`.
+        shares: Of `forward`.
+        seed: (B, outputs, H - 10, W - 10).
+    """
+    found: list[Deltas] = []
+    gradient = F.conv_transpose2d(seed, stack.weights[-1])
+    for place in reversed(range(BLOCKS - 1)):
+        found.append(norm_backward(kept[place], shares[place], gradient))
+        if place > 0:
+            gradient = F.conv_transpose2d(found[-1].before_norm, stack.weights[place])
+    return found[::-1]
+
+
+def norm_backward(kept: Normed, share: Tensor, gradient: Tensor) -> Deltas:
+    """From the gradient for a block's y to that for its convolution's result.
+
+    da = s (g - w (sum g + c i^2 sum(g c))), where w are the shares: they sum to 1.
+    """
+    g = torch.ops.aten.leaky_relu_backward(places(gradient), places(kept.y), SLOPE, True)
+    total, along = g.sum(1, keepdim=True), inner(g, kept.centred)
+    ga = torch.addcmul(total, kept.centred, kept.inverse.square() * along).mul_(share.mT)
+    ga = torch.sub(g, ga, out=ga).mul_(kept.scale)
+    return Deltas(as_map(ga, kept.y), g, total, along)
+
+
+def inner(one: Tensor, other: Tensor) -> Tensor:
+    """(B, n, C), (B, n, C) -> (B, 1, C): the sum over places of their product."""
+    return (one * other).sum(1, keepdim=True)
+
+
+def weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient for a convolution's weight, from its input and the gradient for its result."""
+    found: Tensor = grad.conv2d_weight(x, weight.shape, gradient)  # type: ignore[no-untyped-call]  # torch's own
+    return found
+
+
+def write_gradient(stack: Stack, kept: list[Normed], deltas: list[Deltas], seed: Tensor) -> None:
+    """Sets `stack.gradient` to that of sum(seed * output), the pictures' together."""
+    into = stack.gradients
+    for place, (one, delta) in enumerate(zip(kept, deltas, strict=True)):
+        into.weights[place].copy_(weight_gradient(one.x, stack.weights[place], delta.before_norm))
+        into.gammas[place].copy_((delta.along * one.inverse).sum(0, keepdim=True))
+        into.betas[place].copy_(delta.total.sum(0, keepdim=True))
+    into.weights[-1].copy_(weight_gradient(kept[-1].y, stack.weights[-1], seed))
+    into.bias[0].copy_(seed.sum((0, 2, 3)))
