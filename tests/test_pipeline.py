@@ -5,6 +5,7 @@ import signal
 import threading
 
 import pytest
+from own_process import in_own_process
 
 from picme_rt.pipeline import in_order
 
@@ -154,7 +155,8 @@ def test_closing_ends_all_work_and_waits_for_it():
     assert set(ended) <= {2, 3, 4}
 
 
-def test_ctrl_c_while_it_waits_ends_all_work(monkeypatch):
+@in_own_process
+def test_ctrl_c_while_it_waits_ends_all_work():
     waiting = threading.Event()
 
     def work(item, go_on):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from own_process import in_own_process
 
 import picme_rt
 from picme_rt.backends import host
@@ -89,6 +90,7 @@ def test_who_has_waited_long_enough_goes_in_and_takes_nobodys_place(longest):
     assert not turns._waiting
 
 
+@in_own_process
 def test_ctrl_c_while_waiting_gives_the_turn_on():
     turns = Turns(1)
 
