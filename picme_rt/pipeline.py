@@ -3,6 +3,7 @@
 While one item waits for the disk or holds the interpreter's lock, others compute.
 """
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -84,7 +85,9 @@ class _Crew(Generic[Item, Outcome]):
         with self._changed:
             self._last = -1
         for thread in self._threads:
-            thread.join()
+            # one that an interrupt caught in start() finds nothing to do when it comes
+            with contextlib.suppress(RuntimeError):
+                thread.join()
 
     def _take_items(self) -> None:
         while True:

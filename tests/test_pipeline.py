@@ -157,15 +157,15 @@ def test_closing_ends_all_work_and_waits_for_it():
 
 @in_own_process
 def test_ctrl_c_while_it_waits_ends_all_work():
-    waiting = threading.Event()
+    both = threading.Barrier(3)
 
     def work(item, go_on):
-        waiting.set()
+        both.wait(LONG)
         while True:
             go_on()
 
     def interrupt():
-        assert waiting.wait(LONG)
+        both.wait(LONG)  # both threads work
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
