@@ -1,5 +1,6 @@
 """A picture encoded once, and the completions that are asked of it (Algorithm 2, lines 3-7)."""
 
+import abc
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
@@ -93,20 +94,28 @@ class Part(NamedTuple):
     box: Box
 
 
-class Encoded:
-    """A picture that was encoded once; made by `Session.encode`."""
+class Encoding(abc.ABC):
+    """A picture made ready once, to be asked for results as often as wanted.
 
-    def __init__(
-        self, loaded: Callable[[], Backend], primitives: int, img: Image, parts: list[Part]
-    ):
-        self._loaded, self._primitives, self._img, self._parts = loaded, primitives, img, parts
+    Args:
+        img: (H, W, 3) uint8, the original.
+    """
+
+    def __init__(self, img: Image):
+        self._img = img
 
     @property
+    @abc.abstractmethod
     def mixture(self) -> Mixture | None:
-        """What the latents are drawn from, of the largest region; None where the hole was empty."""
-        if not self._parts:
-            return None
-        return Mixture(*(self._parts[0].values[name].copy() for name in Mixture._fields))
+        """What the latents are drawn from, of the largest region; None where there is none."""
+
+    @abc.abstractmethod
+    def gather(self, request: Request, go_on: GoOn) -> Completions:
+        """`complete` for who asks for several pictures: `go_on` may end it after each result."""
+
+    @abc.abstractmethod
+    def one_by_one(self, request: Request) -> Iterator[Completion]:
+        """`stream` of a request; a wrong one is refused at once, not at the first result."""
 
     def complete(
         self,
@@ -122,8 +131,38 @@ class Encoded:
         check_size(self._img.shape, k)
         return self.gather(Request(k, seed, first, mode, primitive, temperature), lambda: None)
 
+    def stream(
+        self,
+        *,
+        k: int = 6,
+        seed: int = 0,
+        first: int = 0,
+        mode: Mode = "categorical",
+        primitive: int | None = None,
+        temperature: float = 1.0,
+    ) -> Iterator[Completion]:
+        """The results of `complete` one by one, in flat memory."""
+        return self.one_by_one(Request(k, seed, first, mode, primitive, temperature))
+
+
+class Encoded(Encoding):
+    """A picture that was encoded once; made by `Session.encode`."""
+
+    def __init__(
+        self, loaded: Callable[[], Backend], primitives: int, img: Image, parts: list[Part]
+    ):
+        super().__init__(img)
+        self._loaded, self._primitives, self._parts = loaded, primitives, parts
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """See `Encoding.mixture`; None where the hole was empty."""
+        if not self._parts:
+            return None
+        return Mixture(*(self._parts[0].values[name].copy() for name in Mixture._fields))
+
     def gather(self, request: Request, go_on: GoOn) -> Completions:
-        """`complete` for who asks for several pictures: `go_on` may end it after each result."""
+        """See `Encoding.gather`."""
         request = request.checked(self._primitives)
         done = np.empty((request.k, *self._img.shape), np.uint8)
         found = []
@@ -139,19 +178,9 @@ class Encoded:
             done, indices, np.array(primitives, np.int32), np.array(log_prob, np.float32)
         )
 
-    def stream(
-        self,
-        *,
-        k: int = 6,
-        seed: int = 0,
-        first: int = 0,
-        mode: Mode = "categorical",
-        primitive: int | None = None,
-        temperature: float = 1.0,
-    ) -> Iterator[Completion]:
-        """The results of `complete` one by one, in flat memory."""
-        request = Request(k, seed, first, mode, primitive, temperature).checked(self._primitives)
-        return self._results(self._loaded(), request, into=None)
+    def one_by_one(self, request: Request) -> Iterator[Completion]:
+        """See `Encoding.one_by_one`."""
+        return self._results(self._loaded(), request.checked(self._primitives), into=None)
 
     def _results(
         self, backend: Backend, request: Request, into: NDArray[np.uint8] | None

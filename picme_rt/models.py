@@ -4,18 +4,17 @@ A session is asked for pictures of all kinds; a model gets bytes and a hole that
 """
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from picme_rt import backends, encoded, kernels
 from picme_rt import engine as engines
-from picme_rt.encoded import Completion, Completions, Encoded, Mixture, Request
+from picme_rt.encoded import Encoded, Encoding
 from picme_rt.errors import ClosedError
 from picme_rt.images import Hole, Image
-from picme_rt.kernels import Mode
-from picme_rt.pipeline import GoOn
 from picme_rt.turns import Turns
+
+CLOSED = "this session is closed; open another one with picme_rt.Session"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,45 +57,6 @@ class Info:
     micro_batch: int
     sha256: dict[str, str]
     provenance: dict[str, Any]
-
-
-class Encoding(Protocol):
-    """A picture that was made ready once, and can be asked for results as often as wanted."""
-
-    @property
-    def mixture(self) -> Mixture | None:
-        """What the latents are drawn from; None where there is none."""
-        ...
-
-    def complete(
-        self,
-        *,
-        k: int = 6,
-        seed: int = 0,
-        first: int = 0,
-        mode: Mode = "categorical",
-        primitive: int | None = None,
-        temperature: float = 1.0,
-    ) -> Completions:
-        """Results first .. first + k - 1 of a seed; otherwise as `Session.complete`."""
-        ...
-
-    def gather(self, request: Request, go_on: GoOn) -> Completions:
-        """`complete` for who asks for several pictures: `go_on` may end it after each result."""
-        ...
-
-    def stream(
-        self,
-        *,
-        k: int = 6,
-        seed: int = 0,
-        first: int = 0,
-        mode: Mode = "categorical",
-        primitive: int | None = None,
-        temperature: float = 1.0,
-    ) -> Iterator[Completion]:
-        """The results of `complete` one by one, in flat memory."""
-        ...
 
 
 class Model(Protocol):
@@ -193,6 +153,3 @@ class EngineModel:
         if backend is None:
             raise ClosedError(CLOSED)
         return backend
-
-
-CLOSED = "this session is closed; open another one with picme_rt.Session"

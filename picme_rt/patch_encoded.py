@@ -1,4 +1,4 @@
-"""A picture and its hole, ready for `patch`, behind the face of `picme_rt.encoded.Encoded`."""
+"""A picture and its hole, ready for `patch`."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from picme_rt import patch, pipeline
-from picme_rt.encoded import Completion, Completions, Request, check_size
+from picme_rt.encoded import Completion, Completions, Encoding, Request
 from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image
-from picme_rt.kernels import Mode
 from picme_rt.pipeline import GoOn
 
 
-class PatchEncoded:
+class PatchEncoded(Encoding):
     """A picture whose hole is filled with patches of itself; made by `Session("patch").encode`.
 
     Args:
@@ -23,30 +22,18 @@ class PatchEncoded:
         threads: Results that are made at once.
     """
 
-    mixture = None
-
     def __init__(self, alive: Callable[[], None], pixels: Image, hole: Hole, threads: int):
-        self._threads = threads
-        self._alive, self._img, self._hole = alive, pixels.copy(), hole.copy()
+        super().__init__(pixels.copy())
+        self._alive, self._hole, self._threads = alive, hole.copy(), threads
         self._prepared = patch.prepare(self._img, hole) if hole.any() else None
 
-    def complete(
-        self,
-        *,
-        k: int = 6,
-        seed: int = 0,
-        first: int = 0,
-        mode: Mode = "categorical",
-        primitive: int | None = None,
-        temperature: float = 1.0,
-    ) -> Completions:
-        """Results first .. first + k - 1 of a seed, several at once where there are cores."""
-        check_size(self._img.shape, k)
-        return self.gather(Request(k, seed, first, mode, primitive, temperature), lambda: None)
+    @property
+    def mixture(self) -> None:
+        """See `Encoding.mixture`: there is none."""
 
     def gather(self, request: Request, go_on: GoOn) -> Completions:
-        """`complete` for who asks for several pictures: `go_on` may end it after each result."""
-        request = checked(request)
+        """See `Encoding.gather`: several results at once where there are cores."""
+        request = _checked(request)
         self._alive()
 
         def work(i: int, _: GoOn) -> None:
@@ -61,18 +48,9 @@ class PatchEncoded:
         indices = np.arange(request.first, request.first + request.k, dtype=np.int64)
         return Completions(done, indices, None, None)
 
-    def stream(
-        self,
-        *,
-        k: int = 6,
-        seed: int = 0,
-        first: int = 0,
-        mode: Mode = "categorical",
-        primitive: int | None = None,
-        temperature: float = 1.0,
-    ) -> Iterator[Completion]:
-        """The results of `complete` one by one, in flat memory."""
-        request = checked(Request(k, seed, first, mode, primitive, temperature))
+    def one_by_one(self, request: Request) -> Iterator[Completion]:
+        """See `Encoding.one_by_one`."""
+        request = _checked(request)
         self._alive()
         return self._results(request)
 
@@ -99,7 +77,7 @@ class PatchEncoded:
         target[part][inside] = np.rint(made[inside]).clip(0, 255).astype(np.uint8)
 
 
-def checked(request: Request) -> Request:
+def _checked(request: Request) -> Request:
     """The same with plain integers.
 
     Raises:

@@ -14,11 +14,11 @@ import numpy as np
 
 from picme_rt import choices, images, pipeline
 from picme_rt.compiled import check_integer
-from picme_rt.encoded import Completion, Completions, Request, check_size
+from picme_rt.encoded import Completion, Completions, Encoding, Request, check_size
 from picme_rt.errors import InputError
 from picme_rt.images import ImageLike
 from picme_rt.kernels import Mode
-from picme_rt.models import Encoding, EngineModel, Info, Model
+from picme_rt.models import EngineModel, Info, Model
 from picme_rt.pipeline import GoOn
 from picme_rt.turns import Turns
 

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from picme_rt.encoded import Mixture
+from picme_rt.encoded import Encoding, Mixture
 from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image
-from picme_rt.models import Encoding
 from picme_training.evaluate import distances, measures, models, primitives
 from picme_training.evaluate.distances import Features
 from picme_training.evaluate.models import Model

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from picme_rt import encoded as runtime
+from picme_rt.encoded import Encoding
 from picme_rt.engine import MANIFEST
 from picme_rt.errors import InputError
 from picme_rt.framing import Box, Framing
 from picme_rt.images import Float, Hole, Image, to_network
-from picme_rt.models import Encoding
 from picme_rt.session import Session
 from picme_training import checkpoint, losses, networks
 from picme_training.networks import Picme

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from picme_rt.encoded import Mixture
-from picme_rt.models import Encoding
+from picme_rt.encoded import Encoding, Mixture
 from picme_training.evaluate import measures
 from picme_training.perceptual import Lpips
 
