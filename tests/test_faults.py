@@ -148,7 +148,13 @@ def one_line(outcome, text):
 
 
 def leftovers(folder):
-    return list(folder.rglob(".picme-*"))
+    """Temporary names below a folder; os.walk lets them vanish while it looks, rglob does not."""
+    return [
+        Path(place, name)
+        for place, directories, files in os.walk(folder)
+        for name in directories + files
+        if name.startswith(".picme-")
+    ]
 
 
 # What they work on
