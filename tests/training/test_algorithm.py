@@ -156,12 +156,15 @@ def test_the_scores_of_the_originals_are_a_target_that_carries_no_gradient(cats)
     made = cats.run(adversarial=1)
     with_d = torch.autograd.grad(made.loss, cats.image)[0]
 
-    def judge(pictures, holes):  # the same scores, those of the originals cut off by hand
-        found = pictures if len(pictures) > B else pictures.detach()
-        return cats.judge(found, holes)
+    class Cut:  # the same scores, those of the originals cut off by hand
+        seen = cats.judge.seen
+
+        def __call__(self, pictures, holes, seen):
+            found = pictures if len(pictures) > B else pictures.detach()
+            return cats.judge(found, holes, seen)
 
     cut = generator_pass(
-        cats.model, judge, cats.image, cats.hole, cats.noise,
+        cats.model, Cut(), cats.image, cats.hole, cats.noise,
         dataclasses.replace(QUIET, adversarial=1),
     )  # fmt: skip
     torch.testing.assert_close(torch.autograd.grad(cut.loss, cats.image)[0], with_d)

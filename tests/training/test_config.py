@@ -43,7 +43,7 @@ def test_a_configuration_survives_its_dictionary_and_json(path):
 
 def test_every_value_survives_the_round_trip():
     run = RunConfig(
-        NetworkConfig("cats", 256, 3, False, True, True, True),
+        NetworkConfig("cats", 256, 3, False, True, True, True, True),
         ScheduleConfig(7, 2, 1e-3, 2e-3, 0.5, 0.9, 0.25, 0.5, 3, "bf16", 11),
         LossConfig(2, 3, 4, 5, 6, "forward", 0.5, 7, 8, 3, "draw", True, True),
         MaskConfig(1, 2, 3, 4),
@@ -59,6 +59,12 @@ def test_whitening_needs_batches():
         with pytest.raises(InputError, match=message):
             RunConfig(network, ScheduleConfig(10, batch=1))
     RunConfig(NetworkConfig("picme", 64), ScheduleConfig(10, batch=1))
+
+
+def test_detail_belongs_to_cats_above_64():
+    for network in ({"preset": "cats", "size": 64}, {"preset": "picme", "size": 128}):
+        with pytest.raises(InputError, match="detail belongs to preset cats above 64x64, got"):
+            NetworkConfig(**network, detail=True)
 
 
 def test_what_is_left_out_has_the_papers_defaults():

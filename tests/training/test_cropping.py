@@ -25,11 +25,11 @@ BOXES = {
 }
 
 
-def wide_awake(preset, size):
+def wide_awake(preset, size, **more):
     """A network of random weights in which no path is switched off."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(1)
-        model = Picme(NetworkConfig(preset, size, 1 if preset == "pic" else 6))
+        model = Picme(NetworkConfig(preset, size, 1 if preset == "pic" else 6, **more))
         for weight in model.parameters():
             if weight.ndim == 0:
                 weight.fill_(0.8)
@@ -76,9 +76,9 @@ def test_a_box_is_what_the_whole_picture_has_there(tiny, box):
     assert largest_error(model, inputs, whole, box) < 1e-5
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_it_holds_at_256_too(preset):
-    model = wide_awake(preset, 256)
+@pytest.mark.parametrize(("preset", "detail"), [*((p, False) for p in PRESETS), ("cats", True)])
+def test_it_holds_at_256_too(preset, detail):
+    model = wide_awake(preset, 256, detail=detail)
     inputs, whole = asked_of(model, 256)
     for box in (Box(101, 7, 158, 64), Box(0, 200, 30, 256), Box(128, 128, 129, 129)):
         assert largest_error(model, inputs, whole, box) < 1e-5

@@ -70,7 +70,7 @@ def test_outside_of_the_hole_no_score_counts_where_it_is_asked_for():
     image, hole = case()
     changed = torch.where(hole > 0, image, image + 0.5)
 
-    def judge(pictures, holes):  # the score of a place is its own mean colour
+    def judge(pictures, holes, seen):  # the score of a place is its own mean colour
         return [torch.nn.functional.avg_pool2d(pictures.mean(1, keepdim=True), 8)]
 
     for counts, same in ((True, True), (False, False)):

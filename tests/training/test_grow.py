@@ -36,13 +36,14 @@ def trained(module):
     return module.eval()
 
 
+@pytest.mark.parametrize("detail", [False, True])
 @pytest.mark.parametrize(("small", "large"), SIZES)
 @torch.no_grad()
-def test_a_grown_network_makes_the_small_ones_pictures_enlarged(small, large, monkeypatch):
+def test_a_grown_network_makes_the_small_ones_pictures_enlarged(small, large, detail, monkeypatch):
     """But for the mean of neighbours at the end, which is another one at each size."""
     monkeypatch.setattr(compact, "_shuffled", F.pixel_shuffle)
     torch.manual_seed(0)
-    one, two = trained(Picme(network(small))), Picme(network(large))
+    one, two = trained(Picme(network(small))), Picme(network(large, detail=detail))
     two, ratio = grown(one, two).eval(), large // small
     image = 2 * torch.rand(2, 3, small, small) - 1
     hole = torch.zeros(2, 1, small, small)
@@ -72,13 +73,13 @@ def test_a_grown_discriminator_gives_the_small_ones_scores(small, large, hole_to
 
 def test_what_is_new_learns():
     torch.manual_seed(0)
-    two = grown(Picme(network(64)), Picme(network(128)))
+    two = grown(Picme(network(64)), Picme(network(128, detail=True)))
     image, hole = 2 * torch.rand(2, 3, 128, 128) - 1, torch.ones(2, 1, 128, 128)
     e, mixture = two.encode(image, hole)
     made = two.decode(mixture.mu[:, 0], e.z_m.mu, e.features, hole)[-1]
     (made**2).sum().backward()
     for name, parameter in two.decoder.named_parameters():
-        if name.startswith(("fine.conv2", "grow", "colours")):
+        if name.startswith(("fine.conv2", "detail", "grow", "colours")):
             assert (parameter.grad != 0).any(), name
 
 
@@ -104,6 +105,7 @@ def test_a_run_begins_with_a_smaller_ones_weights(photographs, tmp_path):
         (network(128), network(64)),
         (network(64), dataclasses.replace(network(128), primitives=4)),
         (network(64, judge_hole=True), network(128)),
+        (network(128, detail=True), network(128)),
         (network(64), dataclasses.replace(network(64), mask_channel=False)),
         (NetworkConfig("picme", 64, 3), NetworkConfig("picme", 128, 3)),
     ],

@@ -3,11 +3,12 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from picme_training import losses
 from picme_training.config import LossConfig
+from picme_training.discriminator import Discriminator
 from picme_training.gaussians import kl, kl_to_standard
 from picme_training.networks import Picme
 from picme_training.perceptual import Lpips
@@ -49,18 +50,20 @@ class Pass(NamedTuple):
         loss: The weighted sum that is minimised (L_FINAL).
         terms: Each unweighted term, detached, by name.
         generated: Pictures for the discriminator's step, detached and `shifted`.
+        seen: What D's frozen features are of the original, then of these; for its step too.
         j: The best primitive of each picture, (B,).
     """
 
     loss: Tensor
     terms: dict[str, Tensor]
     generated: Tensor
+    seen: list[Tensor]
     j: Tensor
 
 
 def generator_pass(
     model: Picme,
-    judge: nn.Module,
+    judge: Discriminator,
     image: Tensor,
     hole: Tensor,
     noise: Noise,
@@ -134,8 +137,10 @@ def generator_pass(
     judged, holes = shifted(judged, noise, config), shifted(holes, noise, config)
     moved = shifted(image, noise, config)
     with torch.no_grad():  # Eq. 7 is no function of g here: a third of D's pass back is saved
-        real = judge(moved, holes[:batch])
-    made = judge(judged, holes)
+        known_features = judge.seen(moved)
+        real = judge(moved, holes[:batch], known_features)
+    features_made = judge.seen(judged)
+    made = judge(judged, holes, features_made)
     parts = [
         losses.adversarial(
             one[:batch], one[batch:], original, _share(holes[:batch], original, config)
@@ -158,7 +163,8 @@ def generator_pass(
         terms["LPIPS"] = lpips(shifted(pictures[-1][:batch], noise, config), moved).mean()
         weights["LPIPS"] = config.perceptual
     loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-    return Pass(loss, {k: v.detach() for k, v in terms.items()}, judged.detach(), j)
+    seen = [torch.cat(both).detach() for both in zip(known_features, features_made, strict=True)]
+    return Pass(loss, {k: v.detach() for k, v in terms.items()}, judged.detach(), seen, j)
 
 
 def shifted(pictures: Tensor, noise: Noise, config: LossConfig) -> Tensor:
@@ -175,12 +181,20 @@ def shifted(pictures: Tensor, noise: Noise, config: LossConfig) -> Tensor:
 
 
 def discriminator_loss(
-    judge: nn.Module, image: Tensor, hole: Tensor, generated: Tensor, config: LossConfig
+    judge: Discriminator,
+    image: Tensor,
+    hole: Tensor,
+    generated: Tensor,
+    config: LossConfig,
+    seen: list[Tensor] | None = None,
 ) -> Tensor:
-    """The LSGAN loss of D on originals (B, ...) and generated pictures (n B, ...), `shifted`."""
+    """The LSGAN loss of D on originals (B, ...) and generated pictures (n B, ...), `shifted`.
+
+    `seen` is what `Pass.seen` says; without it D looks for itself.
+    """
     holes = hole.repeat(1 + len(generated) // len(image), 1, 1, 1)
     parts = []
-    for scores in judge(torch.cat([image, generated]), holes):
+    for scores in judge(torch.cat([image, generated]), holes, seen):
         real, made = scores[: len(image)], scores[len(image) :]
         parts.append(losses.discriminator(real, made, _share(hole, real, config)))
     return torch.stack(parts).mean()

@@ -3,8 +3,10 @@
 The picture enters at 32x32 by pixel-unshuffle; z reaches every scale of the decoder as a
 per-channel scale and shift; the features of I_m reach it weighted by the share of known pixels, so
 that the hole is filled from z and from the coarsest map. Above 64x64 the picture leaves it by
-pixel-shuffle. No operation spans the whole image above 8x8, hence a runtime may decode the hole
-alone (`Decoder.crops`). docs/method.md lists these departures.
+pixel-shuffle. With `detail` the decoder's last map also sees the known pixels around the hole as
+they are, through one convolution of I_m, so that a filling goes on where the picture ends. No
+operation spans the whole image above 8x8, hence a runtime may decode the hole alone
+(`Decoder.crops`). docs/method.md lists these departures.
 """
 
 import torch
@@ -19,6 +21,7 @@ WIDTHS = {8: 128, 16: 96, 32: 48}
 FINEST = 64  # side of the decoder's last map
 LATENT = 128
 STYLE = 192
+DETAIL = 32  # channels at 64x64 that come straight from I_m
 SLOPE = 0.2
 
 
@@ -68,11 +71,16 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """(B, C, S, S) -> maps at 32x32, 16x16 and 8x8."""
+    """(B, C, S, S) -> maps at 32x32, 16x16 and 8x8; before them, with `detail`, one of 64x64.
 
-    def __init__(self, size: int, inputs: int):
+    That one lies folded, 2 x 2 of its places as 4 channels of one: the decoder crops it as it crops
+    the map of 32x32, and unfolds what is left.
+    """
+
+    def __init__(self, size: int, inputs: int, *, detail: bool = False):
         super().__init__()
         self.unshuffle = size // 32
+        self.detail = _conv(inputs * self.unshuffle**2, 4 * DETAIL) if detail else None
         self.enter = _conv(inputs * self.unshuffle**2, WIDTHS[32])
         self.block32 = Residual(WIDTHS[32])
         self.down16 = _conv(WIDTHS[32], WIDTHS[16], 4, 2)
@@ -80,12 +88,15 @@ class Encoder(nn.Module):
         self.down8 = _conv(WIDTHS[16], WIDTHS[8], 4, 2)
         self.block8 = Residual(WIDTHS[8])
         self.shapes: list[tuple[int, ...]] = [(WIDTHS[s], s, s) for s in (32, 16, 8)]
+        if detail:
+            self.shapes.insert(0, (4 * DETAIL, 32, 32))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        f32 = self.block32(self.enter(F.pixel_unshuffle(x, self.unshuffle)))
+        x = F.pixel_unshuffle(x, self.unshuffle)
+        f32 = self.block32(self.enter(x))
         f16 = self.block16(self.down16(F.leaky_relu(f32, SLOPE)))
         f8 = self.block8(self.down8(F.leaky_relu(f16, SLOPE)))
-        return f32, f16, f8
+        return (f32, f16, f8) if self.detail is None else (self.detail(x), f32, f16, f8)
 
 
 class Decoder(nn.Module):
@@ -101,7 +112,8 @@ class Decoder(nn.Module):
         self.seed = _linear(STYLE, self.SEED * 64)
         self.enter, self.skip, self.blocks = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         inputs = self.SEED
-        for channels, side, _ in reversed(shapes):
+        *detail, f32, f16, f8 = shapes
+        for channels, side, _ in (f8, f16, f32):
             width = WIDTHS[side]
             self.enter.append(_conv(inputs, width))
             self.skip.append(_conv(channels, width, 1))
@@ -112,6 +124,7 @@ class Decoder(nn.Module):
         self.shuffle = size // FINEST
         width = 24 if size == FINEST else 32
         self.grow = _conv(inputs, width)
+        self.detail = _conv(DETAIL, width) if detail else None
         self.fine = Residual(width, styled=True) if size > FINEST else None
         self.colours = _conv(width, 3 * self.shuffle**2)
         # Each 3x3 reaches one place; bilinear one of the finer map; the shuffle's mean a pixel back
@@ -130,9 +143,10 @@ class Decoder(nn.Module):
         hole: Tensor,
         crop: Cropping = whole,
     ) -> list[Tensor]:
+        *detail, f32, f16, f8 = features
         style = F.leaky_relu(self.style(torch.cat([z_m, z_c], dim=1)), SLOPE)
         x = self.seed(style).view(z_c.shape[0], self.SEED, 8, 8)
-        levels = zip(reversed(features), self.enter, self.skip, self.blocks, strict=True)
+        levels = zip((f8, f16, f32), self.enter, self.skip, self.blocks, strict=True)
         for feature, enter, skip, blocks in levels:
             side = feature.shape[-1]
             if side > 8:
@@ -144,6 +158,9 @@ class Decoder(nn.Module):
             for block in blocks:  # type: ignore[attr-defined]  # a ModuleList
                 x = block(x, style)
         x = self.grow(F.leaky_relu(crop(_twice(x), 1), SLOPE))
+        if self.detail is not None:
+            unfolded = F.pixel_shuffle(crop(detail[0], 0), 2)
+            x = x + self.detail(F.leaky_relu(crop(unfolded, 1), SLOPE))
         if self.fine is not None:
             x = self.fine(x, style)
         colours = self.colours(F.leaky_relu(x, SLOPE))

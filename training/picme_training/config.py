@@ -28,6 +28,7 @@ class NetworkConfig:
         judge_features: Whether the discriminator of `cats` also judges features of SqueezeNet.
         whiten: Whether mu_c is whitened over the batch in training, so that z_c does not collapse;
             `cats` whitens it in any case (see `whitened`).
+        detail: Whether the decoder of `cats`, above 64x64, also sees the known pixels at 64x64.
     """
 
     preset: Preset
@@ -37,6 +38,7 @@ class NetworkConfig:
     judge_hole: bool = False
     judge_features: bool = False
     whiten: bool = False
+    detail: bool = False
 
     def __post_init__(self) -> None:
         if self.preset not in get_args(Preset):
@@ -52,6 +54,12 @@ class NetworkConfig:
                 raise InputError(
                     f"{name} belongs to the discriminator of cats, got preset {self.preset!r}"
                 )
+
+        if self.detail and (self.preset != "cats" or self.size == 64):
+            raise InputError(
+                "detail belongs to preset cats above 64x64, got preset "
+                f"{self.preset!r} at size {self.size}"
+            )
 
     @property
     def whitened(self) -> bool:

@@ -56,7 +56,13 @@ class PicDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.score = spectral_norm(nn.Conv2d(inputs, 1, 3))
 
-    def forward(self, image: Tensor, hole: Tensor) -> list[Tensor]:
+    def seen(self, image: Tensor) -> list[Tensor]:
+        """No frozen features: see `CompactDiscriminator.seen`."""
+        return []
+
+    def forward(
+        self, image: Tensor, hole: Tensor, seen: list[Tensor] | None = None
+    ) -> list[Tensor]:
         return [self.score(F.leaky_relu(self.layers(image), 0.1)).float()]
 
 
@@ -87,17 +93,25 @@ class CompactDiscriminator(nn.Module):
         )
         self.score = nn.Conv2d(192, 1, 3, padding=1)  # free to reach LSGAN's 0 and 1
 
-    def forward(self, image: Tensor, hole: Tensor) -> list[Tensor]:
-        seen = torch.cat([image, hole], dim=1) if self.hole else image
-        x = F.pixel_unshuffle(seen, self.unshuffle)
+    def seen(self, image: Tensor) -> list[Tensor]:
+        """The frozen features that D judges, none without `features`: they serve both steps."""
+        (features,) = self.features
+        return [] if features is None else features.taps(image, tuple(HEADS))
+
+    def forward(
+        self, image: Tensor, hole: Tensor, seen: list[Tensor] | None = None
+    ) -> list[Tensor]:
+        x = torch.cat([image, hole], dim=1) if self.hole else image
+        x = F.pixel_unshuffle(x, self.unshuffle)
         for strided in self.layers:
             x = F.leaky_relu(strided(x), 0.2)
         scores = [self.score(x)]
-        (features,) = self.features
-        if features is not None:
-            found = features.taps(image, tuple(HEADS))
-            scores += [head(tap) for head, tap in zip(self.heads, found, strict=True)]
+        seen = self.seen(image) if seen is None else seen
+        scores += [head(tap) for head, tap in zip(self.heads, seen, strict=True)]
         return [one.float() for one in scores]
+
+
+Discriminator = PicDiscriminator | CompactDiscriminator
 
 
 def _head(channels: int) -> nn.Module:
@@ -123,7 +137,7 @@ def check(config: NetworkConfig, lpips: Lpips | None) -> None:
         )
 
 
-def make(config: NetworkConfig, lpips: Lpips | None = None) -> nn.Module:
+def make(config: NetworkConfig, lpips: Lpips | None = None) -> Discriminator:
     """The discriminator of a network: (B, 3, S, S), hole (B, 1, S, S) -> score maps (B, 1, h, w).
 
     Args:

@@ -15,6 +15,8 @@ from picme_rt.errors import InputError
 from picme_training.config import NetworkConfig
 
 _JUDGE = "layers.0.parametrizations.weight."
+_ADDED = ("decoder.fine.conv2", "decoder.detail")
+"""What is added to a map: nothing, at first."""
 _COLOURS = ("decoder.colours.weight", "decoder.colours.bias")
 
 
@@ -23,11 +25,12 @@ def check(small: NetworkConfig, large: NetworkConfig) -> None:
 
     Raises:
         InputError: They are neither equal nor two of `cats` that differ in size, judge_hole and
-            judge_features alone.
+            judge_features alone, or in `detail`, which only grows.
     """
     same = (small.primitives, small.mask_channel) == (large.primitives, large.mask_channel)
     cats = small.preset == large.preset == "cats"
     gone = small.size > large.size or (small.judge_hole and not large.judge_hole)
+    gone = gone or (small.detail and not large.detail)
     if small != large and (gone or not (same and cats)):
         raise InputError(
             "a run starts from the weights of its own network, or of a smaller one of preset cats "
@@ -46,8 +49,7 @@ def grown(stored: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tens
     for name, own in fresh.items():
         old = stored.get(name)
         if old is None:
-            # Residual adds conv2(...) to its input: nothing, at first
-            made[name] = torch.zeros_like(own) if name.startswith("decoder.fine.conv2") else own
+            made[name] = torch.zeros_like(own) if name.startswith(_ADDED) else own
         elif old.shape == own.shape:
             made[name] = old
         elif name == "encoder.enter.weight":

@@ -15,7 +15,14 @@ from tqdm import tqdm
 
 from picme_rt import atomic, files
 from picme_rt.errors import InputError
-from picme_training import checkpoint, discriminator, distributed, evaluation, grow
+from picme_training import (
+    checkpoint,
+    discriminator,
+    distributed,
+    engine_weights,
+    evaluation,
+    grow,
+)
 from picme_training.algorithm import Noise, discriminator_loss, generator_pass, shifted
 from picme_training.board import Board
 from picme_training.config import NetworkConfig, RunConfig
@@ -120,7 +127,7 @@ class Trainer:
         self.judge.requires_grad_(True)
         with half:
             moved, moved_hole = (shifted(x, noise, self.config.loss) for x in (image, hole))
-            l_d = self.discriminate(moved, moved_hole, made.generated, self.config.loss)
+            l_d = self.discriminate(moved, moved_hole, made.generated, self.config.loss, made.seen)
         self._descend("discriminator", l_d)
         # a young average follows closely: (1 + t) / (10 + t) until it reaches the decay asked for
         average(self.ema, self.model, min(schedule.ema, (1 + self.step) / (10 + self.step)))
@@ -157,7 +164,7 @@ def train(
         device: A torch device.
         lpips: Perceptual loss and measure.
         resume: Go on from the newest checkpoint of `out`.
-        start_from: A checkpoint, or a run, whose weights a new run begins with (fine-tuning).
+        start_from: A checkpoint, a run or an engine whose weights a new run begins with.
         stop: Step to end at, measured and with a checkpoint, for `resume` to go on from.
 
     Raises:
@@ -229,7 +236,9 @@ def _record(out: Path, began: int, steps: int) -> Iterator[_Record | None]:
 def _prepare(out: Path, trainer: Trainer, resume: bool, start_from: Path | None) -> None:
     place = distributed.first(lambda: _origin(out, trainer.config, resume, start_from))
     with distributed.agreed():
-        if place is not None:
+        if place is not None and engine_weights.is_engine(place):
+            _begin_with_engine(place, trainer)
+        elif place is not None:
             stored = checkpoint.describe(place)
             trainer.pictures = stored.pictures
             if resume:
@@ -256,13 +265,23 @@ def _begin_with(place: Path, before: NetworkConfig, trainer: Trainer) -> None:
             module.load_state_dict(grow.grown(stored, module.state_dict()))
 
 
+def _begin_with_engine(place: Path, trainer: Trainer) -> None:
+    stored = engine_weights.read(place)
+    grow.check(stored.network, trainer.config.network)
+    trainer.pictures = stored.pictures
+    for module in (trainer.model, trainer.ema):
+        module.load_state_dict(grow.grown(stored.state, module.state_dict()))
+
+
 def _origin(out: Path, config: RunConfig, resume: bool, start_from: Path | None) -> Path | None:
-    """The checkpoint whose weights a run goes on or begins with; None for fresh ones."""
+    """The checkpoint, or engine, that a run goes on or begins with; None for fresh weights."""
     for folder in (out, out / "checkpoints", out / "samples"):
         atomic.sweep(folder)
     check_out(out, resume)
     if not resume:
-        return None if start_from is None else checkpoint.find(start_from)
+        if start_from is None or engine_weights.is_engine(start_from):
+            return start_from
+        return checkpoint.find(start_from)
     if start_from is not None:
         raise InputError("--resume goes on with the run's own weights; leave out --start-from")
     place = checkpoint.find(out)

@@ -296,7 +296,7 @@ class Picme(nn.Module):
         inputs = 4 if config.mask_channel else 3
         encoder: PicEncoder | compact.Encoder
         if config.preset == "cats":
-            encoder = compact.Encoder(config.size, inputs)
+            encoder = compact.Encoder(config.size, inputs, detail=config.detail)
             self.latent_dim = compact.LATENT
         else:
             encoder = PicEncoder(config.size, inputs)

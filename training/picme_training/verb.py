@@ -36,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lpips-weights", type=Path, help="LPIPS-squeeze as safetensors")
     parser.add_argument("--device", default="cpu", help="a torch device (default: cpu)")
     parser.add_argument(
-        "--start-from", type=Path, metavar="CHECKPOINT", help="begin with the weights of this one"
-    )
+        "--start-from", type=Path, metavar="PLACE",
+        help="begin with the weights of this run, checkpoint or engine",
+    )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     parser.add_argument(
         "--stop", type=int, metavar="STEP",

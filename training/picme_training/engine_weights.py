@@ -1,0 +1,63 @@
+"""The weights of an engine as the beginning of a run: fine-tuning without a checkpoint.
+
+An engine holds f, the mixture and g, under the names of the checkpoint that it was exported from.
+It holds neither D nor the statistics that whiten z_c: a run that begins here draws D afresh.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from picme_rt import engine as engines
+from picme_rt import onnx_file
+from picme_rt.errors import InputError
+from picme_training import config as configuration
+from picme_training.config import NetworkConfig
+
+_OWNER = "model."  # of the graphs' wrappers (picme_export.graphs)
+
+
+class Weights(NamedTuple):
+    """What an engine knows of the run behind it."""
+
+    network: NetworkConfig
+    pictures: int
+    state: dict[str, Tensor]
+
+
+def is_engine(path: Path) -> bool:
+    """Whether a path names an engine rather than a run or a checkpoint."""
+    return (path / engines.MANIFEST).is_file()
+
+
+def read(path: Path) -> Weights:
+    """The float32 weights of an engine, by the names that `Picme` gives them.
+
+    Raises:
+        EngineError: The engine is damaged.
+        InputError: It does not say which network it is, or has no fp32 weights to begin with.
+    """
+    engine = engines.load(path)
+    try:
+        network = configuration.from_dict(engine.provenance["config"]).network
+        pictures = int(engine.provenance["pictures_seen"])
+    except (KeyError, TypeError, ValueError) as exc:
+        raise InputError(
+            f"{path} does not say which network it is ({exc!r}); start from its checkpoint"
+        ) from exc
+    if network.preset != "cats" or "fp32" not in engine.variants:
+        raise InputError(
+            "a run starts from an engine of preset cats with fp32 weights, got preset "
+            f"{network.preset!r} with {sorted(engine.variants)}: others hold no weights as they "
+            "were trained; start from the checkpoint"
+        )
+    state = {}
+    for name in engine.variants["fp32"].values():
+        for weight in onnx_file.parse(engine.read(name)).weights:
+            if weight.kind == "float32" and weight.name.startswith(_OWNER):
+                numbers = np.frombuffer(weight.content, "<f4").reshape(weight.shape)
+                state[weight.name.removeprefix(_OWNER)] = torch.from_numpy(numbers.copy())
+    return Weights(network, pictures, state)
