@@ -80,7 +80,7 @@ class Encoder(nn.Module):
     def __init__(self, size: int, inputs: int, *, detail: bool = False):
         super().__init__()
         self.unshuffle = size // 32
-        self.detail = _conv(inputs * self.unshuffle**2, 4 * DETAIL) if detail else None
+        self.detail = _conv(inputs * self.unshuffle**2 // 4, DETAIL) if detail else None
         self.enter = _conv(inputs * self.unshuffle**2, WIDTHS[32])
         self.block32 = Residual(WIDTHS[32])
         self.down16 = _conv(WIDTHS[32], WIDTHS[16], 4, 2)
@@ -92,11 +92,14 @@ class Encoder(nn.Module):
             self.shapes.insert(0, (4 * DETAIL, 32, 32))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = F.pixel_unshuffle(x, self.unshuffle)
-        f32 = self.block32(self.enter(x))
+        f32 = self.block32(self.enter(F.pixel_unshuffle(x, self.unshuffle)))
         f16 = self.block16(self.down16(F.leaky_relu(f32, SLOPE)))
         f8 = self.block8(self.down8(F.leaky_relu(f16, SLOPE)))
-        return (f32, f16, f8) if self.detail is None else (self.detail(x), f32, f16, f8)
+        if self.detail is None:
+            return f32, f16, f8
+        # One filter for all places of 64x64: a filter for each of four would print its grid
+        detail = self.detail(F.pixel_unshuffle(x, self.unshuffle // 2))
+        return F.pixel_unshuffle(detail, 2), f32, f16, f8
 
 
 class Decoder(nn.Module):
