@@ -1,5 +1,6 @@
 """The pipeline as one ONNX file: what a session gives, bytes to bytes, on standard operators."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,8 @@ def run(engine):
     return opened(stages.whole(stages.of(engines.load(engine))))
 
 
-def test_a_real_photograph_comes_back_as_from_a_session(tmp_path):
+def test_a_real_photograph_comes_back_as_from_a_session(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     done = export.export(CATS, tmp_path / "cats128.onnx")
     assert done.levels <= 1
     run = opened(onnx.load(tmp_path / "cats128.onnx"))
@@ -61,6 +63,10 @@ def test_a_real_photograph_comes_back_as_from_a_session(tmp_path):
             pictures, primitives = ask(run, img, hole, drawn)
             agree(pictures, wanted.images, img, hole)
             assert list(primitives) == list(wanted.primitives)
+        page = (CATS.parents[1] / "docs" / "deployment.md").read_text(encoding="utf-8")
+        names = {"img": img, "hole": hole}
+        exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
+        agree(names["pictures"], encoded.complete(k=6, seed=0).images, img, hole)
 
 
 def holes(shape):

@@ -1,11 +1,11 @@
-"""`picme export CHECKPOINT|ENGINE -o ENGINE`, and an engine as a pipeline or for a server."""
+"""`picme export CHECKPOINT|ENGINE -o ENGINE`."""
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from picme_export import deploy_verb
 from picme_rt import engine as engines
 from picme_rt.errors import InputError
 from picme_rt.verbs import info
@@ -14,8 +14,6 @@ if TYPE_CHECKING:  # torch, only when it runs: `--help` stays instant
     from picme_export.variant import Calibration
 
 PRECISIONS = ("fp32", "int8")
-TARGETS = ("onnx", "triton")
-_ABOUT = ("data", "licence", "commit")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", type=Path, metavar="CHECKPOINT|ENGINE",
         help="a checkpoint, a run (its newest), or with --calibration an engine, to which a lower "
-        "precision is added",
+        "precision is added; with --pipeline or --target an engine",
     )  # fmt: skip
     parser.add_argument("-o", "--out", type=Path, required=True, help="the engine's directory")
     parser.add_argument(
@@ -40,16 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="LPIPS-squeeze as safetensors, or `download`: with --calibration LPIPS is measured "
         "too, without which `auto` takes no lower precision",
     )  # fmt: skip
-    parser.add_argument(
-        "--target", choices=TARGETS, default="onnx",
-        help="onnx: an engine, or with --pipeline a file; triton: an ENGINE as models in a "
-        "repository OUT of Triton Inference Server (default: onnx)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--pipeline", action="store_true",
-        help="an ENGINE's whole way from bytes to bytes as the one ONNX file OUT "
-        "(docs/deployment.md)",
-    )  # fmt: skip
+    deploy_verb.add_arguments(parser)
     parser.add_argument("--name", help="the engine's name (default: the directory's)")
     parser.add_argument("--card", type=Path, help="a model card to put into the engine")
     parser.add_argument("--data", default="", help="provenance: what it was trained on")
@@ -61,10 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Exports; prints errors against torch, and the quality of precisions against fp32."""
-    _check(arguments)
-    if arguments.pipeline or arguments.target == "triton":
-        _deploy(arguments)
+    if deploy_verb.asked(arguments):
+        deploy_verb.run(arguments)
         return
+    _check(arguments)
     from picme_export import export, variant
 
     calibration = _calibration(arguments)
@@ -72,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     if calibration is not None and (arguments.source / engines.MANIFEST).exists():
         variant.extend(arguments.source, arguments.out, calibration, force=arguments.force)
     else:
-        entries = {name: getattr(arguments, name) for name in _ABOUT}
+        entries = {name: getattr(arguments, name) for name in ("data", "licence", "commit")}
         errors = export.export(
             arguments.source,
             arguments.out,
@@ -85,27 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
     _print(arguments, errors)
 
 
-def _deploy(arguments: argparse.Namespace) -> None:
-    """Writes an engine as a pipeline, or as models for a server."""
-    from picme_export import triton
-    from picme_export.pipeline import export
-
-    source, out, force = arguments.source, arguments.out, arguments.force
-    if arguments.target == "triton":
-        found = triton.write(source, out, name=arguments.name, force=force)
-    else:
-        found = export.export(source, out, force=force)
-    if arguments.json:
-        print(json.dumps({"out": str(out), **dataclasses.asdict(found)}, indent=1))
-        return
-    print(f"at most {found.levels} levels from a session, {found.share:.4%} of the hole's values")
-    print(out)
-
-
 def _check(arguments: argparse.Namespace) -> None:
     """Refuses what can be refused before torch is imported."""
-    if arguments.pipeline or arguments.target == "triton":
-        _check_deployment(arguments)
     if arguments.precision != "fp32" and arguments.calibration is None:
         raise InputError(
             f"--precision {arguments.precision} must have --calibration DIR with real pictures, "
@@ -114,29 +84,9 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.lpips_weights is not None and arguments.calibration is None:
         raise InputError("--lpips-weights must go with --calibration DIR, got it alone")
     if arguments.calibration is not None and (arguments.source / engines.MANIFEST).exists():
-        for name in ("name", "card", *_ABOUT):
+        for name in ("name", "card", "data", "licence", "commit"):
             if getattr(arguments, name):
                 raise InputError(f"--{name} must go with a checkpoint, got it with an engine")
-
-
-def _check_deployment(arguments: argparse.Namespace) -> None:
-    what = "--pipeline" if arguments.pipeline else f"--target {arguments.target}"
-    if arguments.pipeline and arguments.target != "onnx":
-        raise InputError(
-            f"--pipeline must go without --target, got {arguments.target}; a repository of Triton "
-            "holds the pipeline too"
-        )
-    if not (arguments.source / engines.MANIFEST).exists():
-        raise InputError(
-            f"{what} must be given an engine, got {arguments.source}; `picme export CHECKPOINT -o "
-            "ENGINE` makes one"
-        )
-    taken = {"precision": "fp32", "name": None if arguments.pipeline else arguments.name}
-    for name in ("precision", "calibration", "lpips_weights", "name", "card", *_ABOUT):
-        if getattr(arguments, name) not in (None, "", taken.get(name)):
-            raise InputError(
-                f"--{name.replace('_', '-')} must go with an engine's export, not {what}"
-            )
 
 
 def _calibration(arguments: argparse.Namespace) -> "Calibration | None":

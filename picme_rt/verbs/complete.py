@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from picme_rt import atomic, choices, devices, files, folder
+from picme_rt import atomic, choices, device_list, files, folder
 from picme_rt.encoded import Request
 from picme_rt.errors import InputError
 from picme_rt.models import Info
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
     threads, many = arguments.threads, arguments.image.is_dir()
     if threads is None and many:
         threads = 1  # so several pictures at once keep the cores busier than several threads do
-    places = devices.read(arguments.device)
+    places = device_list.read(arguments.device)
     if len(places) > 1 and not many:
         raise InputError(
             f"several devices share a folder of pictures, got {arguments.image}; name one device"

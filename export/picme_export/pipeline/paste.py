@@ -41,15 +41,9 @@ def paste(
     value = resizing.resize(blended, *boxes)
     levels = steps.op("Round", (value + 1) * 127.5).larger(0).smaller(255)
     made = levels.transpose(0, 2, 3, 1).cast(np.uint8)
-    around = [
-        region.box_top,
-        region.box_left,
-        steps.constant([0], np.int64),
-        image.size(0) - region.box_bottom,
-        image.size(1) - region.box_right,
-    ]
     zero = steps.constant([0], np.int64)
-    pads = zero.join(0, *around[:3], zero, *around[3:], zero)
+    below, right = image.size(0) - region.box_bottom, image.size(1) - region.box_right
+    pads = zero.join(0, region.box_top, region.box_left, zero, zero, below, right, zero)
     whole = steps.op("Pad", made, pads, steps.constant(0, np.uint8))
     return hole.insert(2).where(whole, image)
 
@@ -58,9 +52,7 @@ def _shift(pictures: Value, fitted: Value, known: Value, size: int) -> Value:
     """What the decoder missed at the known pixels, spread a little way into the hole."""
     steps = pictures.steps
     cell, blur, grow = composite.seam(size)
-    grid = size // cell
-    spread = steps.constant(resizing.dense(blur, grid))
-    larger = steps.constant(resizing.dense(grow, size // cell))
+    spread, larger = (steps.constant(resizing.dense(taps, size // cell)) for taps in (blur, grow))
 
     def pooled(planes: Value) -> Value:
         means = steps.op("AveragePool", planes, kernel_shape=(cell, cell), strides=(cell, cell))

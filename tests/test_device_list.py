@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as Pillow
 
 import picme_rt
-from picme_rt import cli, devices, folder
+from picme_rt import cli, device_list, folder
 from picme_rt.errors import InputError, UnavailableError
 from picme_rt.verbs import complete
 
@@ -168,11 +168,11 @@ def test_one_picture_is_not_shared(disk, sessions, capsys):
 
 
 def test_names_of_devices_are_read():
-    assert devices.read("auto") == ["auto"]
-    assert devices.read("cuda:1, cuda:0") == ["cuda:1", "cuda:0"]
+    assert device_list.read("auto") == ["auto"]
+    assert device_list.read("cuda:1, cuda:0") == ["cuda:1", "cuda:0"]
     for wrong in ("", "cuda:0,", "cuda:0,cuda:0", ","):
         with pytest.raises(InputError, match="device must be one name"):
-            devices.read(wrong)
+            device_list.read(wrong)
 
 
 class Driver:
@@ -191,14 +191,14 @@ class Driver:
 
 def test_all_are_the_gpus_that_the_driver_counts(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(3, 0))
-    assert devices.read("all") == ["cuda:0", "cuda:1", "cuda:2"]
+    assert device_list.read("all") == ["cuda:0", "cuda:1", "cuda:2"]
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(0, 100))
     with pytest.raises(UnavailableError, match=r"driver names none \(CUDA error 100\)"):
-        devices.read("all")
+        device_list.read("all")
 
     def missing(name):
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     with pytest.raises(UnavailableError, match="needs an NVIDIA driver"):
-        devices.read("all")
+        device_list.read("all")
