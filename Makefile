@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH ?= bench.json
 BUILD := pyproject.toml CMakeLists.txt $(wildcard kernels/*)
-SOURCES := $(wildcard kernels/*.cpp kernels/*.h kernels/*.cu kernels/emulated/*.h training/gpu/*.cu training/gpu/*.h tests/*.cpp tests/sanitize/*.cpp)
+SOURCES := $(wildcard examples/pipeline/*.cpp examples/pipeline/*.h kernels/*.cpp kernels/*.h kernels/*.cu kernels/emulated/*.h training/gpu/*.cu training/gpu/*.h tests/*.cpp tests/sanitize/*.cpp)
 
-.PHONY: help demo test bench bench-compare fuzz lint fmt sanitize gpu-check clean
+.PHONY: help demo test test-slow bench bench-compare fuzz lint fmt sanitize gpu-check clean
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ demo: $(VENV)/with-demo  ## complete a real photograph six times and say where t
 
 test: lint  ## install everything, build the kernels, lint, type-check, run every test
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/with-dev  ## tests marked slow: Ray on two workers (0.5 GB), the pipeline in node; needs npm
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'ray[data]>=2.40'
+	$(BIN)/python -m pytest -m slow
 
 bench: $(VENV)/with-dev  ## time the latency suite into bench.json (or BENCH=FILE) and print its tables
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-json=$(BENCH)

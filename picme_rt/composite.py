@@ -86,13 +86,30 @@ class Canvas:
         return self.size // len(self.pull)
 
 
-def canvas(fitted: Fit, hole: Hole, region: Region) -> Canvas:
-    """Prepares what `picme_rt.kernels.composite` needs to paste the results of a region."""
-    size, box = fitted.hole.shape[-1], region.box
-    # the seam's correction is smooth: it is computed on a grid of at most about GRID a side
+class Seam(NamedTuple):
+    """The grid of a seam's correction: places a side of a cell, and the taps of `Canvas`."""
+
+    cell: int
+    blur: Taps
+    grow: Taps
+
+
+def seam(size: int) -> Seam:
+    """The seam's grid for pictures of a size; the correction is smooth, so the grid is coarse.
+
+    Args:
+        size: S.
+    """
     cell = next(f for f in range(max(1, size // GRID), 0, -1) if size % f == 0)
     grid = size // cell
     blur = resample.blur(grid, max(SEAM * grid, 0.5))
+    return Seam(cell, blur, resample.taps(grid, size, "triangle"))
+
+
+def canvas(fitted: Fit, hole: Hole, region: Region) -> Canvas:
+    """Prepares what `picme_rt.kernels.composite` needs to paste the results of a region."""
+    size, box = fitted.hole.shape[-1], region.box
+    cell, blur, grow = seam(size)
     known = fitted.hole == 0
     near = resample.apply(resample.pool(known.astype(np.float32), cell), blur, blur)[0]
     up = resample.taps(size, region.side, "cubic")
@@ -103,7 +120,7 @@ def canvas(fitted: Fit, hole: Hole, region: Region) -> Canvas:
         known=known[0],
         blur=blur,
         pull=np.float32(1) / (near + np.float32(0.05)),
-        grow=resample.taps(grid, size, "triangle"),
+        grow=grow,
         rows=up.part(box.top - region.top, box.bottom - region.top),
         columns=up.part(box.left - region.left, box.right - region.left),
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import queue
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -177,28 +178,40 @@ def complete(
 
 
 def complete_all(
-    session: Session, planned: Sequence[Task], request: Request, *, keep: bool, at_once: int
+    sessions: Sequence[Session],
+    planned: Sequence[Task],
+    request: Request,
+    *,
+    keep: bool,
+    at_once: int,
 ) -> Generator[Finished | Failure, None, None]:
     """Completes pictures, several at once; what became of each, in their order (pipeline.py).
 
     While one is read, written or waits for the disk, others are encoded, decoded and pasted.
 
     Args:
-        session: The engine; best opened with one thread a run.
+        sessions: One engine, on a device each; best opened with one thread a run. A picture goes
+            to one that is free, and its bytes do not depend on which (`agree`).
         planned: What to complete.
         request: As in `complete`.
         keep: As in `complete`.
-        at_once: Most pictures in work, each of which takes memory.
+        at_once: Most pictures in work, on all sessions together; each takes memory.
 
     Raises:
         OSError: A file cannot be written: of the first picture of which that is so.
     """
+    free: queue.SimpleQueue[Session] = queue.SimpleQueue()
+    for place in range(at_once):  # so nobody waits, and sessions differ by one picture at most
+        free.put(sessions[place % len(sessions)])
 
     def work(task: Task, go_on: GoOn) -> Finished | Failure:
+        session = free.get()
         try:
             return complete(session, task, request, keep=keep, go_on=go_on)
         except InputError as exc:
             return Failure(task.image, str(exc))
+        finally:
+            free.put(session)
 
     return pipeline.in_order(work, planned, at_once=at_once)
 
@@ -252,6 +265,24 @@ def check(out: Path, record: dict[str, Any]) -> None:
             f"{out} was made with another {' and '.join(which) or 'version'}; resume with the "
             "same, or choose another --out"
         )
+
+
+def agree(infos: Sequence[Info], request: Request, form: str) -> dict[str, Any]:
+    """The `record` of sessions that share a folder.
+
+    Raises:
+        InputError: They would make different bits of one picture.
+    """
+    first, *rest = (record(info, request, form) for info in infos)
+    for info, other in zip(infos[1:], rest, strict=True):
+        which = [name for name in first if first[name] != other[name]]
+        if which:
+            said = ", ".join(f"{name} {first[name]} and {other[name]}" for name in which)
+            raise InputError(
+                f"devices must make the same results, got {said} on {infos[0].device} and "
+                f"{info.device}; name --backend, --precision and --threads"
+            )
+    return first
 
 
 def record(info: Info, request: Request, form: str) -> dict[str, Any]:

@@ -388,7 +388,7 @@ def outcomes(engine, out, at_once, backend):
     out.mkdir()
     planned = folder.tasks(Path("photos"), Path("masks"), out, REQUEST.k, "png")
     with picme_rt.Session(engine, backend=backend, threads=1) as opened:
-        found = list(folder.complete_all(opened, planned, REQUEST, keep=False, at_once=at_once))
+        found = list(folder.complete_all([opened], planned, REQUEST, keep=False, at_once=at_once))
     said = [
         one if isinstance(one, folder.Failure) else (one.task.image, one.results[1].log_prob)
         for one in found

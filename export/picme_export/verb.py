@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from picme_export import deploy_verb
 from picme_rt import engine as engines
 from picme_rt.errors import InputError
 from picme_rt.verbs import info
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", type=Path, metavar="CHECKPOINT|ENGINE",
         help="a checkpoint, a run (its newest), or with --calibration an engine, to which a lower "
-        "precision is added",
+        "precision is added; with --pipeline or --target an engine",
     )  # fmt: skip
     parser.add_argument("-o", "--out", type=Path, required=True, help="the engine's directory")
     parser.add_argument(
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="LPIPS-squeeze as safetensors, or `download`: with --calibration LPIPS is measured "
         "too, without which `auto` takes no lower precision",
     )  # fmt: skip
+    deploy_verb.add_arguments(parser)
     parser.add_argument("--name", help="the engine's name (default: the directory's)")
     parser.add_argument("--card", type=Path, help="a model card to put into the engine")
     parser.add_argument("--data", default="", help="provenance: what it was trained on")
@@ -48,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Exports; prints errors against torch, and the quality of precisions against fp32."""
+    if deploy_verb.asked(arguments):
+        deploy_verb.run(arguments)
+        return
     _check(arguments)
     from picme_export import export, variant
 

@@ -5,10 +5,11 @@ import contextlib
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from picme_rt import atomic, choices, files, folder
+from picme_rt import atomic, choices, device_list, files, folder
 from picme_rt.encoded import Request
 from picme_rt.errors import InputError
 from picme_rt.models import Info
@@ -18,7 +19,11 @@ from picme_rt.verbs import DEFAULT_ENGINE
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say which engine runs where."""
-    parser.add_argument("--device", default="auto", help="auto or cpu (default: auto)")
+    parser.add_argument(
+        "--device", default="auto",
+        help="auto or cpu; picme complete shares a folder between several, with commas between, "
+        "or all GPUs (default: auto)",
+    )  # fmt: skip
     parser.add_argument(
         "--backend", default="auto", help="auto, onnxruntime or openvino (default: auto)"
     )
@@ -80,16 +85,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes OUT/NAME_00.png ... and OUT/NAME_sheet.png for each picture."""
-    threads = arguments.threads
-    if threads is None and arguments.image.is_dir():
+    threads, many = arguments.threads, arguments.image.is_dir()
+    if threads is None and many:
         threads = 1  # so several pictures at once keep the cores busier than several threads do
-    with Session(
-        arguments.engine,
-        device=arguments.device,
-        backend=arguments.backend,
-        precision=arguments.precision,
-        threads=threads,
-    ) as session:
+    places = device_list.read(arguments.device)
+    if len(places) > 1 and not many:
+        raise InputError(
+            f"several devices share a folder of pictures, got {arguments.image}; name one device"
+        )
+    with contextlib.ExitStack() as opened:
+        sessions = [
+            opened.enter_context(
+                Session(
+                    arguments.engine,
+                    device=place,
+                    backend=arguments.backend,
+                    precision=arguments.precision,
+                    threads=threads,
+                )
+            )
+            for place in places
+        ]
         asked = Request(
             k=arguments.k,
             seed=arguments.seed,
@@ -97,16 +113,16 @@ def run(arguments: argparse.Namespace) -> None:
             mode=arguments.mode,
             primitive=arguments.primitive,
             temperature=arguments.temperature,
-        ).checked(session.info.primitives)
+        ).checked(sessions[0].info.primitives)
         if asked.k > folder.MOST:
             raise InputError(
                 f"k must be at most {folder.MOST} results on disk a picture, got {asked.k}; "
                 "Session.stream has no such limit"
             )
-        if arguments.image.is_dir():
-            _run_folder(arguments, session, asked)
+        if many:
+            _run_folder(arguments, sessions, asked)
         else:
-            _run_one(arguments, session, asked)
+            _run_one(arguments, sessions[0], asked)
 
 
 def _run_one(arguments: argparse.Namespace, session: Session, asked: Request) -> None:
@@ -127,14 +143,15 @@ def _run_one(arguments: argparse.Namespace, session: Session, asked: Request) ->
     print(task.sheet)
 
 
-def _run_folder(arguments: argparse.Namespace, session: Session, asked: Request) -> None:
+def _run_folder(arguments: argparse.Namespace, sessions: Sequence[Session], asked: Request) -> None:
     from tqdm import tqdm
 
     out = arguments.out
     found = folder.tasks(arguments.image, arguments.mask, out, asked.k, arguments.format)
     failures = [one for one in found if isinstance(one, folder.Failure)]
     planned = [one for one in found if isinstance(one, folder.Task)]
-    made_with = folder.record(session.info, asked, arguments.format)
+    infos = [session.info for session in sessions]
+    made_with = folder.agree(infos, asked, arguments.format)
     if arguments.resume:
         folder.check(out, made_with)
         atomic.sweep(out)
@@ -142,9 +159,9 @@ def _run_folder(arguments: argparse.Namespace, session: Session, asked: Request)
         folder.begin(out, planned, made_with, force=arguments.force)
     waiting = [task for task in planned if len(task.existing()) < asked.k + 1]
     kept = len(planned) - len(waiting)
-    # one more than can compute: it reads, writes or waits for the disk meanwhile
-    at_once = max(1, choices.cores() // session.info.threads) + 1
-    outcomes = folder.complete_all(session, waiting, asked, keep=arguments.resume, at_once=at_once)
+    # one more than can compute: it reads, writes or waits for the disk meanwhile; and two a device
+    at_once = max(choices.cores() // infos[0].threads + 1, 2 * len(sessions))
+    outcomes = folder.complete_all(sessions, waiting, asked, keep=arguments.resume, at_once=at_once)
     # smoothing=0: the mean rate; disable=None: no bar where nobody looks
     with (
         tqdm(total=len(planned), initial=kept, unit="img", smoothing=0, disable=None) as bar,
@@ -162,7 +179,8 @@ def _run_folder(arguments: argparse.Namespace, session: Session, asked: Request)
         print(f"picme: {reason if named else f'{failure.image}: {reason}'}", file=sys.stderr)
     if arguments.json:
         summary = {
-            **_about(session.info, asked),
+            **_about(infos[0], asked),
+            "device": ",".join(info.device for info in infos),
             "completed": len(found) - kept - len(failures),
             "kept": kept,
             "failed": [{"image": str(one.image), "error": one.reason} for one in failures],

@@ -72,7 +72,7 @@ def complete(
     found = folder.tasks(photographs / "images", photographs / "masks", out, ASKED.k, "png")
     planned = [task for task in found[:pictures] if isinstance(task, folder.Task)]
     clock = Clock()
-    outcomes = folder.complete_all(session, planned, ASKED, keep=False, at_once=at_once)
+    outcomes = folder.complete_all([session], planned, ASKED, keep=False, at_once=at_once)
     with contextlib.closing(outcomes):
         assert all(isinstance(one, folder.Finished) for one in outcomes)
     return clock.read()
