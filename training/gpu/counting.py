@@ -10,7 +10,7 @@ read twice from a cache counts twice, so they are an upper bound on the memory's
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -114,5 +114,6 @@ def table(engine: Engine, precisions: Iterable[str], latents: Iterable[int]) -> 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        found = engines.load(w1.write(Path(folder) / "w1"))
-        print(table(found, ("fp32", "fp16"), (1, 6)))
+        for decoder in get_args(w1.Decoder):
+            found = engines.load(w1.write(Path(folder) / decoder, decoder))
+            print(f"{decoder} decoder\n\n{table(found, ('fp32', 'fp16'), (1, 6))}\n")

@@ -95,6 +95,20 @@ def rows(
                     yield row | attempt(engine, device, effort, row)
 
 
+def rewritten(engine: Engine, device: torch.device, effort: timing.Effort) -> Iterator[Result]:
+    """W1 with the decoder that `picme export` rewrites for CPUs, one picture, k = 6."""
+    once, each = counting.macs(engine)
+    for name in ("fp32", "fp16"):
+        row = {
+            "precision": name,
+            "batch": 1,
+            "k": 6,
+            "way": "graph",
+            "gmac": (once + 6 * each) / 1e9,
+        }
+        yield row | attempt(engine, device, effort, row) | {"way": "graph, rewritten decoder"}
+
+
 def ways(device: torch.device, pictures: int, k: int) -> tuple[str, ...]:
     """`one by one` queues each operator, `graph` has a graph a network, `one graph` one for all."""
     if device.type != "cuda":
