@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from picme_rt.engine import Engine
 from picme_rt.errors import one_line
 
-_FORMAT = 2
+_FORMAT = 3
 _FILE_BYTES = 1 << 16
 _MICRO_BATCH = 64
 MOST_THREADS = 4096
@@ -32,12 +32,14 @@ class Settings:
         precision: One of the engine's variants, or one that the backend makes of its fp32.
         threads: Threads that the backend computes with, at least 1.
         micro_batch: Latents a decoder call, at least 1.
+        device: As `devices.parse` names it; what was measured, was measured on the CPU.
     """
 
     backend: str
     precision: str
     threads: int
     micro_batch: int = 1
+    device: str = "cpu"
 
 
 class Measured(NamedTuple):
@@ -144,6 +146,7 @@ def _measured(entry: dict[str, Any], packages: Sequence[str]) -> Measured:
         and 1 <= settings.threads <= MOST_THREADS
         and type(settings.micro_batch) is int
         and 1 <= settings.micro_batch <= _MICRO_BATCH
+        and settings.device == "cpu"
         and type(entry["milliseconds"]) is float
         and 0 < entry["milliseconds"] < 1e9
         and type(entry["lower"]) is bool

@@ -287,16 +287,38 @@ def check_values(values: dict[str, Float]) -> None:
             raise EngineError(
                 f"the engine's encoder gave values of {name} that are not finite; export it again"
             )
-    if abs(largest := values["log_alpha"].max()) > _LOG_ALPHA:
+    _check_log_alpha(values["log_alpha"].max())
+
+
+def check_extremes(log_alpha: float, pictures: float) -> None:
+    """`check_values` and the check of pictures, where only largest magnitudes are at hand.
+
+    Args:
+        log_alpha: Of the largest log_alpha of a row; NaN if one of them is.
+        pictures: Of the decoder's pictures, likewise.
+
+    Raises:
+        EngineError: They are none that a network gives.
+    """
+    _check_log_alpha(log_alpha)
+    _check_magnitude(pictures)
+
+
+def _check_log_alpha(largest: float) -> None:
+    if not abs(largest) <= _LOG_ALPHA:
         raise EngineError(
             f"the engine's encoder gave {largest:g} as largest log_alpha; export it again"
         )
 
 
 def _check_picture(pictures: Float, box: Box) -> None:
-    """Refuses NaN, infinity and numbers that no colour has: they would be pixels of any kind."""
     pictures = pictures[:, :, box.top : box.bottom, box.left : box.right]
-    if not (pictures.min() >= -_PICTURE and pictures.max() <= _PICTURE):
+    _check_magnitude(max(pictures.max(), -pictures.min()))
+
+
+def _check_magnitude(largest: float) -> None:
+    """Refuses NaN, infinity and numbers that no colour has: they would be pixels of any kind."""
+    if not largest <= _PICTURE:
         raise EngineError(
             "the engine's decoder gave values that are not finite or not in [-1, 1]; "
             "export it again, or lower the temperature if it is far above 1"

@@ -255,6 +255,11 @@ def native_is_built() -> bool:
     return compiled.find("auto") is not None
 
 
+def cuda_is_built() -> bool:
+    """Whether the compiled kernels are here and hold those for a GPU; not whether one is here."""
+    return hasattr(compiled.find("auto"), "sample_gmm_cuda")
+
+
 def _check_indices(k: int, first: int) -> tuple[int, int]:
     k = check_integer("k", k, 1, 2**32)
     first = check_integer("first", first, 0, 2**32 - 1)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from picme_rt import backends, encoded, kernels
 from picme_rt import engine as engines
 from picme_rt.encoded import Encoded, Encoding
+from picme_rt.engine import Engine
 from picme_rt.errors import ClosedError
 from picme_rt.images import Hole, Image
 from picme_rt.turns import Turns
@@ -30,8 +31,8 @@ class Info:
         device: Where.
         precision: What the decoder is computed in: a variant of the engine, or bf16 made of fp32.
         threads: Threads that the backend computes with.
-        sampler: `native` (compiled kernels) or `ref` (NumPy): the same bits.
-        composite: What pastes the results: `native` or `ref`, the same bits.
+        sampler: `native` (compiled kernels), `ref` (NumPy) or `cuda` (on the GPU): the same bits.
+        composite: What pastes the results: one of these, the same bits.
         size: Side of the network's picture in pixels.
         framing: `aligned` or `free`.
         primitives: P of the mixture.
@@ -75,8 +76,10 @@ class Model(Protocol):
         ...
 
 
-class EngineModel:
-    """An engine on one backend.
+def open_engine(
+    path: Path, *, device: str, backend: str, precision: str, threads: int | None, turns: Turns
+) -> Model:
+    """An engine, opened.
 
     Args:
         path: The engine's directory.
@@ -84,49 +87,69 @@ class EngineModel:
         backend: Likewise.
         precision: Likewise.
         threads: Threads of one run of the backend; None leaves it to what was chosen.
+        turns: Who may run on the CPU.
+    """
+    engine = engines.load(path)
+    chosen = backends.choose(engine, backend=backend, device=device, precision=precision)
+    if threads is not None:
+        settings = dataclasses.replace(chosen.settings, threads=threads)
+        chosen = chosen._replace(settings=settings)
+    if chosen.settings.backend == "torch" and chosen.settings.device != "cpu":
+        from picme_rt import torch_model
+
+        if kernels.cuda_is_built():
+            return torch_model.load(engine, chosen)
+    return EngineModel(engine, chosen, turns)
+
+
+def info_of(engine: Engine, chosen: backends.Chosen, *, variant: str, kernel: str) -> Info:
+    """What is known of an engine once it is opened.
+
+    Args:
+        engine: The engine.
+        chosen: How it is opened.
+        variant: Whose files run.
+        kernel: What draws and pastes.
+    """
+    settings = chosen.settings
+    return Info(
+        engine=str(engine.path),
+        name=engine.name,
+        backend=settings.backend,
+        chosen_by=chosen.by,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.threads,
+        sampler=kernel,
+        composite=kernel,
+        size=engine.size,
+        framing=engine.framing,
+        primitives=engine.primitives,
+        latent=engine.latent,
+        micro_batch=settings.micro_batch,
+        sha256={name: engine.files[name].sha256 for name in engine.variants[variant].values()},
+        provenance=engine.provenance,
+    )
+
+
+class EngineModel:
+    """An engine on one backend.
+
+    Args:
+        engine: The engine.
+        chosen: How it is opened, and who chose that.
         turns: Who may run.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        device: str,
-        backend: str,
-        precision: str,
-        threads: int | None,
-        turns: Turns,
-    ):
-        self._engine = engines.load(path)
-        chosen = backends.choose(self._engine, backend=backend, device=device, precision=precision)
-        self._chosen_by = chosen.by
-        settings = chosen.settings
-        if threads is not None:
-            settings = dataclasses.replace(settings, threads=threads)
-        self._backend: backends.Backend | None = backends.load(self._engine, settings, turns)
+    def __init__(self, engine: Engine, chosen: backends.Chosen, turns: Turns):
+        self._engine, self._chosen = engine, chosen
+        self._backend: backends.Backend | None = backends.load(engine, chosen.settings, turns)
 
     def info(self) -> Info:
         """See `Model.info`."""
-        engine, backend = self._engine, self.loaded()
-        files = engine.variants[backend.variant].values()
-        return Info(
-            engine=str(engine.path),
-            name=engine.name,
-            backend=backend.name,
-            chosen_by=self._chosen_by,
-            device=backend.device,
-            precision=backend.precision,
-            threads=backend.threads,
-            sampler="native" if kernels.native_is_built() else "ref",
-            composite="native" if kernels.native_is_built() else "ref",
-            size=engine.size,
-            framing=engine.framing,
-            primitives=engine.primitives,
-            latent=engine.latent,
-            micro_batch=backend.micro_batch,
-            sha256={name: engine.files[name].sha256 for name in files},
-            provenance=engine.provenance,
-        )
+        kernel = "native" if kernels.native_is_built() else "ref"
+        variant = self.loaded().variant
+        return info_of(self._engine, self._chosen, variant=variant, kernel=kernel)
 
     def encode(self, pixels: Image, hole: Hole) -> Encoded:
         """See `Model.encode`: Algorithm 2, lines 1-2."""

@@ -128,7 +128,7 @@ _KINDS: dict[int, Kind] = {1: "float32", 3: "int8", 7: "int64"}
 _ATTRIBUTE_TYPES = {1: "f", 2: "i", 3: "s", 7: "ints"}
 
 
-def parse(content: bytes) -> Model:
+def parse(content: bytes | bytearray) -> Model:
     """Reads one graph.
 
     Args:

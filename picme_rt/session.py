@@ -18,7 +18,7 @@ from picme_rt.encoded import Completion, Completions, Encoding, Request, check_s
 from picme_rt.errors import InputError
 from picme_rt.images import ImageLike
 from picme_rt.kernels import Mode
-from picme_rt.models import EngineModel, Info, Model
+from picme_rt.models import Info, Model, open_engine
 from picme_rt.pipeline import GoOn
 from picme_rt.turns import Turns
 
@@ -33,16 +33,19 @@ class Session:
     Args:
         engine: The engine's directory, or the word `patch`: the hole is filled with patches of the
             picture itself, without any engine (docs/patch.md). A directory of that name: `./patch`.
-        device: `auto` or `cpu`.
-        backend: `onnxruntime`, `openvino`, or `auto`: the fastest that `picme bench --tune` found
-            with this engine on this machine, else the first of these two that is installed.
-        precision: One of the engine's variants, such as `int8`, or `bf16` (openvino): up to a few
-            levels from fp32 in the hole, with the same primitives and log probabilities. `auto` is
-            fp32, or what `picme bench --tune --lower` found and nobody sees (`picme_rt.quality`).
+        device: `cpu`, `cuda` (the first GPU), `cuda:N`, or `auto`: the CPU.
+        backend: `onnxruntime`, `openvino` (the CPU alone), `torch`, or `auto`: on the CPU the
+            fastest that `picme bench --tune` found with this engine on this machine, else the first
+            of the first two that is installed; on a GPU the first that finds it.
+        precision: One of the engine's variants, such as `int8`, or what a backend makes of fp32:
+            `bf16` (openvino, torch), and on a GPU `fp16` and `tf32` (torch). In the first three up
+            to a few levels from fp32 in the hole, with the same primitives and log probabilities.
+            `auto` is fp32, or what `picme bench --tune --lower` found and nobody sees
+            (`picme_rt.quality`).
         threads: Threads that one run of the backend computes with, 1 to 4096; None is what was
             measured, else one for each physical core. With 1, calls of several threads share the
             cores best; a single call takes longer. Results may differ in a level with another
-            number, and `info` says it.
+            number, and `info` says it. A GPU computes one call at a time.
         max_wait_ms: Most milliseconds that a run waits for its turn while as many calls compute as
             there are cores; then it goes ahead beside them. None waits, oldest first; 0 never does.
             No result depends on it.
@@ -51,7 +54,8 @@ class Session:
         EngineError: The engine is missing, damaged, newer or foreign.
         InputError: An unknown device, backend or precision, or a number out of its range.
         MissingPackageError: The backend's package is not installed; the message names the extra.
-        UnavailableError: This CPU does not compute in the precision.
+        UnavailableError: This CPU does not compute in the precision; or the GPU, its driver or a
+            library for it is missing.
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class Session:
             patch_model.check(device, backend, precision, max_wait_ms)
             self._model: Model = patch_model.PatchModel(threads or choices.cores())
             return
-        self._model = EngineModel(
+        self._model = open_engine(
             Path(engine),
             device=device,
             backend=backend,

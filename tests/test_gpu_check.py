@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ def measured(tmp_path_factory):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     return done, out
@@ -53,7 +54,7 @@ def test_it_measures_every_part_without_a_gpu(measured):
     assert done.returncode == 0, done.stderr
     report = json.loads(out.read_text())
     assert report["settings"] == {"machine": "cpu", "tiny": True}
-    assert list(report["parts"]) == ["environment", "decode", "training", "kernels"]
+    assert list(report["parts"]) == ["environment", "decode", "training", "kernels", "inference"]
     for part, found in report["parts"].items():
         assert found["seconds"] >= 0
         assert all(check["pass"] for check in found["checks"])
@@ -107,6 +108,113 @@ def test_what_needs_a_gpu_is_named_as_skipped(measured):
     assert found["skipped"][-1] == "the module, its graph and its time: no GPU with nvcc"
     assert "Skipped: the module, its graph" in done.stdout
     assert found["rows"] == found["composite_rows"] == []
+
+
+def test_the_torch_backend_is_measured_beside_the_loop(measured):
+    done, out = measured
+    found = json.loads(out.read_text())["parts"]["inference"]
+    cases = [(row["precision"], row["batch"], row["k"], row["way"]) for row in found["rows"]]
+    assert cases == [(p, 1, k, "one by one") for p in ("fp32", "fp16") for k in (1, 2)]
+    for row in found["rows"]:
+        assert row["outcome"] == "measured"
+        assert row["ms_per_picture"] == row["median_ms"] > 0
+    shared = [row for row in found["rows"] if row["precision"] == "fp32"]
+    assert all(0 < row["share_of_peak"] < 1 for row in shared)
+    assert [(row["k"], row["precision"]) for row in found["loops"]] == [(1, "fp32"), (1, "bf16")]
+    (check,) = found["checks"]
+    assert check["name"] == "cats128, torch fp32"
+    assert (check["mean_levels"], check["known"]) == (0, True)
+    (call,) = found["calls"]
+    assert (call["backend"], call["pictures"]) == ("torch", 2)
+    assert "| cats128, torch fp32 | 0.000 | 0 |" in done.stdout
+
+
+def test_what_an_h200_is_to_reach_is_a_check_there(gpu_check):
+    gpu_check.add_paths()
+    from gpu import inference
+
+    row = {"precision": "fp16", "batch": 1, "k": 6, "outcome": "measured", "speedup": 12.0}
+    call = {"backend": "torch", "precision": "fp16", "pictures": 100, "seconds": 0.16}
+    rows = [
+        {**row, "way": way, "median_ms": ms} for way, ms in (("graph", 1.6), ("one graph", 1.4))
+    ]
+    found = inference.targets({"rows": rows, "calls": [call]})
+    assert [one["pass"] for one in found] == [True, True, False]
+    slow = inference.targets({"rows": rows[:1], "calls": []})
+    assert [one["pass"] for one in slow] == [False, True]
+    assert inference.targets({"rows": [], "calls": []}) == []
+
+
+def test_what_did_not_fit_into_memory_is_a_row_too(gpu_check, monkeypatch):
+    gpu_check.add_paths()
+    from gpu import inference, pipelines
+
+    def full(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(pipelines, "timed", full)
+    label = {"precision": "fp32", "batch": 32, "k": 50, "way": "graph", "gmac": 1.0}
+    row = label | pipelines.attempt(None, torch.device("cpu"), None, label)
+    result = {"rows": [row], "loops": [], "checks": [], "calls": [], "skipped": ["one thing"]}
+    inference.add_speedups(result)
+    inference.add_shares(result, {"fp32": {"median": 1.0}})
+    drawn = inference.table(result)
+    assert "| fp32 | 32 | 50 | graph | out of memory | - | - | - | - |" in drawn
+    assert drawn.endswith("Skipped: one thing.")
+
+
+def test_results_that_are_off_are_found_out(gpu_check):
+    gpu_check.add_paths()
+    import picme_rt
+    from gpu import sessions
+
+    img, hole = np.full((8, 8, 3), 90, np.uint8), np.zeros((8, 8), bool)
+    hole[2:6, 2:6] = True
+    want = picme_rt.Completions(np.stack([img] * 2), np.arange(2), np.zeros(2, np.int32), None)
+
+    def judged(change, precision="fp32", first=0):
+        images = want.images.copy()
+        images[change] += 2
+        got = want._replace(images=images)
+        again = want._replace(images=images[first : first + 1])
+        return sessions.compared(want, got, again, hole, img, precision)["pass"]
+
+    nothing, inside, outside = np.s_[:0], np.s_[:, 3, 3], np.s_[:, 0, 0]
+    assert judged(nothing)
+    assert judged(inside, "fp16")
+    assert not judged(inside)  # two levels at the 99.9th percentile
+    assert not judged(outside, "fp16")  # a known pixel
+    assert not judged(np.s_[0, 3, 3], "fp16", first=1)  # another picture for another k
+    drawn = want._replace(primitives=np.ones(2, np.int32))
+    assert not sessions.compared(want, drawn, want, hole, img, "fp16")["pass"]
+    assert sessions.compared(want, drawn, want._replace(images=want.images[:1]), hole, img, "tf32")[
+        "pass"
+    ]
+
+
+def test_w1_is_the_same_engine_each_time(gpu_check, tmp_path):
+    gpu_check.add_paths()
+    from gpu import w1
+    from picme_rt import engine as engines
+
+    one, two = (engines.load(w1.write(tmp_path / name)) for name in "ab")
+    assert one.files == two.files
+    assert (one.size, one.primitives, one.latent) == (256, 6, 256)
+    content = one.read("fp32/decoder.onnx")
+    assert abs(np.frombuffer(content[1000:], np.uint8).astype(float)).mean() > 50  # no zeros left
+
+
+def test_launches_are_counted_as_torch_makes_them(gpu_check):
+    gpu_check.add_paths()
+    from gpu import counting
+
+    x, weight, bias = torch.zeros(1, 2, 4, 4), torch.zeros(3, 2, 1, 1), torch.zeros(3)
+    with torch.no_grad(), counting._Counter() as counter:
+        y = torch.nn.functional.conv2d(x, weight, bias)  # two launches
+        y.flatten(1).view(3, 16).t()  # views
+        torch.cat([y, y], 1)
+    assert counter.launches == 3
+    assert counter.bytes == 4 * (32 + 6 + 3 + 48) + 4 * (48 + 48 + 96)
 
 
 def test_a_check_that_raises_is_a_failed_check(gpu_check):
@@ -190,7 +298,7 @@ def test_force_measures_anew(gpu_check, report):
     assert gpu_check.main(["kernels", "--force", *TINY, "--out", str(report)]) == 0
     parts = json.loads(report.read_text())["parts"]
     assert parts["kernels"]["seconds"] >= 0
-    assert len(parts) == 4
+    assert len(parts) == 5
 
 
 def test_a_failed_check_is_told_and_ends_with_1(gpu_check, report, capsys):
@@ -216,7 +324,10 @@ def test_an_unknown_part_is_a_usage_error(gpu_check, capsys):
     with pytest.raises(SystemExit) as raised:
         gpu_check.main(["decoder", *TINY])
     assert raised.value.code == 2
-    assert "PART must be one of environment, decode, training, kernels" in capsys.readouterr().err
+    assert (
+        "PART must be one of environment, decode, training, kernels, inference"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_missing_gpu_is_one_clear_line(gpu_check, monkeypatch, tmp_path, capsys):

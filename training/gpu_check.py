@@ -20,6 +20,7 @@ MODULES = {
     "decode": "gpu.decode",
     "training": "gpu.steps",
     "kernels": "gpu.kernels",
+    "inference": "gpu.inference",
 }
 FORMAT = 1
 Report = dict[str, Any]
@@ -136,7 +137,7 @@ def _measure(part: str, report: Report, arguments: argparse.Namespace) -> None:
     report["parts"][part] = {"seconds": round(time.perf_counter() - began, 1), **found}
     if "environment" in report["parts"]:
         tflops = report["parts"]["environment"]["peaks"]["tflops"]
-        for name in {"decode", "training"} & set(report["parts"]):
+        for name in {"decode", "training", "inference"} & set(report["parts"]):
             importlib.import_module(MODULES[name]).add_shares(report["parts"][name], tflops)
     partial = arguments.out.with_name(arguments.out.name + ".partial")
     partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

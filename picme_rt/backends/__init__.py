@@ -1,26 +1,39 @@
 """What runs an engine's two graphs. One protocol; each backend is one file.
 
 A backend is asked for by name or chosen by `auto`: the fastest of those that were measured with
-this engine on this machine (`picme bench ENGINE --tune`), else the first of `BACKENDS` that is
-installed. `session.info` says which, and why.
+this engine on this machine (`picme bench ENGINE --tune`), else the first of `UNMEASURED` that is
+installed. `session.info` says which, and why. A GPU is taken where somebody asks for it.
 """
 
+import importlib
 import importlib.util
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
-from picme_rt import choices
+from picme_rt import choices, devices
 from picme_rt.choices import Settings
+from picme_rt.devices import Device
 from picme_rt.engine import Engine
-from picme_rt.errors import InputError, MissingPackageError
+from picme_rt.errors import InputError, MissingPackageError, PicmeError, UnavailableError
 from picme_rt.framing import Box
 from picme_rt.images import Float
 from picme_rt.turns import Turns
 
-BACKENDS = ("onnxruntime", "openvino")
-"""By the names of their packages; in the order in which `auto` takes them unmeasured."""
-DEVICES = ("cpu",)
-_EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino"}
-_MADE_OF_FP32 = {"onnxruntime": (), "openvino": ("bf16",)}
+BACKENDS = ("onnxruntime", "openvino", "torch")
+"""By the names of their packages."""
+UNMEASURED = {"cpu": ("onnxruntime", "openvino"), "cuda": ("torch", "onnxruntime")}
+"""Those that `auto` takes unmeasured on a kind of device, in this order."""
+_CURES = {
+    ("onnxruntime", "cpu"): "pip install 'picme_rt[cpu]'",
+    ("openvino", "cpu"): "pip install 'picme_rt[openvino]'",
+    ("torch", "cuda"): "install a torch built for CUDA as pytorch.org says",
+    ("onnxruntime", "cuda"): "pip install 'picme_rt[gpu]'",
+}
+_MADE_OF_FP32 = {
+    "cpu": {"onnxruntime": (), "openvino": ("bf16",), "torch": ()},
+    "cuda": {"onnxruntime": (), "torch": ("tf32", "fp16", "bf16")},
+}
+_GPU_LATENTS = 6  # a run: a call's default k
 
 
 class Decoding(Protocol):
@@ -71,9 +84,14 @@ class Chosen(NamedTuple):
     by: Literal["asked", "measured", "default"]
 
 
-def offered(engine: Engine, backend: str) -> tuple[str, ...]:
-    """The precisions in which a backend runs an engine: its variants, and what it makes of fp32."""
-    made = _MADE_OF_FP32[backend] if "fp32" in engine.variants else ()
+def offered(engine: Engine, backend: str, kind: Literal["cpu", "cuda"] = "cpu") -> tuple[str, ...]:
+    """The precisions in which a backend runs an engine: its variants, and what it makes of fp32.
+
+    None where it does not run on that kind of device.
+    """
+    if backend not in _MADE_OF_FP32[kind]:
+        return ()
+    made = _MADE_OF_FP32[kind][backend] if "fp32" in engine.variants else ()
     return (*engine.variants, *(p for p in made if p not in engine.variants))
 
 
@@ -82,14 +100,23 @@ def installed() -> tuple[str, ...]:
     return tuple(name for name in BACKENDS if importlib.util.find_spec(name))
 
 
-def defaults(backend: str, precision: str) -> Settings:
-    """Settings that nobody measured: a thread for each physical core, one latent a call."""
-    return Settings(backend, precision, threads=choices.cores())
+def defaults(backend: str, precision: str, device: Device = devices.CPU) -> Settings:
+    """Settings that nobody measured: a thread for each physical core, one latent a call.
+
+    On a GPU six latents, a call's default k.
+    """
+    latents = 1 if device.kind == "cpu" else _GPU_LATENTS
+    return Settings(backend, precision, choices.cores(), latents, device.name)
 
 
 def plain(engine: Engine) -> str:
     """The precision that `auto` is where nobody allowed another: fp32, or the first variant."""
     return "fp32" if "fp32" in engine.variants else next(iter(engine.variants))
+
+
+def variant(engine: Engine, precision: str) -> str:
+    """Whose files run in a precision: its own, or those of fp32 from which it is made."""
+    return precision if precision in engine.variants else "fp32"
 
 
 def choose(engine: Engine, *, backend: str, device: str, precision: str) -> Chosen:
@@ -98,48 +125,68 @@ def choose(engine: Engine, *, backend: str, device: str, precision: str) -> Chos
     Args:
         engine: The engine's manifest.
         backend: `auto` or one of `BACKENDS`.
-        device: `auto` or one of `DEVICES`.
+        device: As `devices.parse` takes it.
         precision: One that is `offered`, or `auto`: `plain`, and where the backend is `auto` too
             and tuning allowed it, the fastest whose quality is `near`.
 
     Raises:
         InputError: An unknown name, or a precision that the engine or the backend lacks.
         MissingPackageError: No package is installed that would do; the message names the extra.
+        UnavailableError: There is no GPU, or nothing that drives it.
     """
-    every = tuple(dict.fromkeys(p for name in BACKENDS for p in offered(engine, name)))
-    for what, got, known in (
-        ("backend", backend, BACKENDS),
-        ("device", device, DEVICES),
-        ("precision", precision, every),
-    ):
+    place = devices.parse(device)
+    every = dict.fromkeys(p for name in BACKENDS for p in offered(engine, name, place.kind))
+    for what, got, known in (("backend", backend, BACKENDS), ("precision", precision, (*every,))):
         if got not in ("auto", *known):
             raise InputError(f"{what} must be one of {('auto', *known)}, got {got!r}")
     any_near = precision == "auto"
     if any_near:
         precision = plain(engine)
-    able = [name for name in BACKENDS if precision in offered(engine, name)]
+    able = [name for name in BACKENDS if precision in offered(engine, name, place.kind)]
     if backend != "auto":
+        if not (has := offered(engine, backend, place.kind)):
+            raise InputError(f"device of backend {backend} must be cpu, got {place.name}")
         if backend not in able:
             raise InputError(
-                f"precision of backend {backend} must be one of "
-                f"{offered(engine, backend)}, got {precision!r}; backend {able[0]} has it"
+                f"precision of backend {backend} on {place.name} must be one of {has}, "
+                f"got {precision!r}; backend {able[0]} has it"
             )
-        return Chosen(defaults(backend, precision), "asked")
-    here = [name for name in installed() if name in able]
+        return Chosen(defaults(backend, precision, place), "asked")
+    usual = [name for name in UNMEASURED[place.kind] if name in able]
+    here = [name for name in usual if name in installed()]
     if not here:
         raise MissingPackageError(
-            f"this engine in {precision} needs {' or '.join(able)}, which is not installed; "
-            f"pip install 'picme_rt[{_EXTRAS[able[0]]}]'"
+            f"this engine in {precision} on {place.name} needs {' or '.join(usual)}, which is not "
+            f"installed; {_CURES[usual[0], place.kind]}"
         )
+    if place.kind == "cuda":
+        return Chosen(defaults(_working(here, place, precision), precision, place), "default")
     known_here = [
         one
         for one in choices.read(engine, BACKENDS)
-        if one.settings.backend in here
+        if one.settings.backend in installed()
         and (one.settings.precision == precision or (any_near and _allowed(engine, one)))
     ]
     if known_here:
         return Chosen(choices.fastest(known_here), "measured")
     return Chosen(defaults(here[0], precision), "default")
+
+
+def _working(names: Sequence[str], device: Device, precision: str) -> str:
+    """The first backend that finds its GPU.
+
+    Raises:
+        UnavailableError: None does; the message has what each of them lacks.
+    """
+    lacks = []
+    for name in names:
+        try:
+            importlib.import_module(f"picme_rt.backends.{name}").check(device, precision)
+        except PicmeError as exc:
+            lacks.append(str(exc))
+        else:
+            return name
+    raise UnavailableError("; or: ".join(lacks))
 
 
 def _allowed(engine: Engine, one: choices.Measured) -> bool:
@@ -163,13 +210,16 @@ def load(engine: Engine, settings: Settings, turns: Turns | None = None) -> Back
     """
     from picme_rt.backends import graphs
 
-    precision = settings.precision
     turns = turns or Turns(choices.cores())
-    checked = graphs.read(engine, precision if precision in engine.variants else "fp32")
+    checked = graphs.read(engine, variant(engine, settings.precision))
     if settings.backend == "openvino":
         from picme_rt.backends import openvino
 
         return openvino.load(checked, settings, turns)
+    if settings.backend == "torch":
+        from picme_rt.backends import torch
+
+        return torch.load(checked, settings, turns)
     from picme_rt.backends import onnxruntime
 
     return onnxruntime.load(checked, settings, turns)

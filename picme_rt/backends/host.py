@@ -1,4 +1,4 @@
-"""Graphs on the CPU: NumPy buffers that are bound once, reused, and never shared by two calls."""
+"""Graphs behind NumPy buffers that are bound once, reused, and never shared by two calls."""
 
 import math
 import threading
@@ -119,7 +119,7 @@ class Pool:
 
 
 class HostBackend:
-    """`Backend` over two graphs on the CPU.
+    """`Backend` over two graphs, which take and give arrays of the host.
 
     Args:
         settings: How they were opened.
@@ -129,8 +129,6 @@ class HostBackend:
         decoder: Runners of `settings.micro_batch` latents.
         crops: Of the decoder.
     """
-
-    device = "cpu"
 
     def __init__(
         self,
@@ -144,6 +142,7 @@ class HostBackend:
     ):
         self.name, self.precision, self.variant = settings.backend, settings.precision, variant
         self.threads, self.micro_batch = settings.threads, settings.micro_batch
+        self.device = settings.device
         boxed = (lambda: BoxRunner(decoder(), crops)) if crops else decoder
         self._encoder = Pool("encoder", encoder, turns)
         self._decoder = Pool("decoder", boxed, turns)

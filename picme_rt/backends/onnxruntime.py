@@ -1,18 +1,23 @@
-"""ONNX Runtime on the CPU: the backend that runs everywhere."""
+"""ONNX Runtime: the backend that runs everywhere; onnxruntime_cuda.py has what is a GPU's."""
 
 import importlib
+import itertools
 import os
 import threading
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from picme_rt import devices
+from picme_rt.backends import onnxruntime_cuda
 from picme_rt.backends.graphs import Checked, Graphs
 from picme_rt.backends.host import HostBackend, Runner, buffers, narrowed
 from picme_rt.choices import Settings
+from picme_rt.devices import Device
 from picme_rt.errors import EngineError, MissingPackageError, one_line
 from picme_rt.tensors import Graph
 from picme_rt.turns import Turns
+from picme_rt.windows import Crop
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -26,20 +31,38 @@ def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
 
     Raises:
         MissingPackageError: onnxruntime is not installed, or cannot be imported.
+        UnavailableError: The GPU that was asked for, or something that it needs, is missing.
         EngineError: ONNX Runtime does not take a graph.
     """
-    ort = _import()
+    device = devices.parse(settings.device)
+    ort = _import(device)
+    if device.kind == "cuda":
+        onnxruntime_cuda.check(ort, device)
+        onnxruntime_cuda.preload(ort)
+        turns = Turns(1)  # a CUDA graph of one session is replayed by one call at a time
     return HostBackend(
         settings,
         graphs.variant,
         turns,
-        encoder=_runners(ort, graphs.encoder, 1, settings.threads),
-        decoder=_runners(ort, graphs.decoder, settings.micro_batch, settings.threads),
-        crops=graphs.crops,
+        encoder=_runners(ort, graphs.encoder, 1, settings, ()),
+        decoder=_runners(ort, graphs.decoder, settings.micro_batch, settings, graphs.crops),
+        crops=graphs.crops if device.kind == "cpu" else (),
     )
 
 
-def _import() -> ModuleType:
+def check(device: Device, precision: str) -> None:
+    """Whether ONNX Runtime is here, and what it needs on the device.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed, or cannot be imported.
+        UnavailableError: Another thing is missing; the message says what and how to get it.
+    """
+    ort = _import(device)
+    if device.kind == "cuda":
+        onnxruntime_cuda.check(ort, device)
+
+
+def _import(device: Device = devices.CPU) -> ModuleType:
     """Imports ONNX Runtime without its telemetry, a thread that reports to its vendor."""
     with _importing:
         before = os.environ.get(_TELEMETRY)
@@ -47,9 +70,10 @@ def _import() -> ModuleType:
         try:
             return importlib.import_module("onnxruntime")
         except ImportError as exc:
+            extra = "cpu" if device.kind == "cpu" else "gpu"
             raise MissingPackageError(
                 "this engine needs onnxruntime, which is not installed or cannot be imported "
-                f"({one_line(exc)}); pip install 'picme_rt[cpu]'"
+                f"({one_line(exc)}); pip install 'picme_rt[{extra}]'"
             ) from exc
         finally:
             if before is None:
@@ -58,21 +82,34 @@ def _import() -> ModuleType:
                 os.environ[_TELEMETRY] = before
 
 
-def _runners(ort: ModuleType, graph: Checked, batch: int, threads: int) -> Callable[[], Runner]:
+def _runners(
+    ort: ModuleType, graph: Checked, batch: int, settings: Settings, crops: tuple[Crop, ...]
+) -> Callable[[], Runner]:
+    device = devices.parse(settings.device)
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.kind == "cuda":
+        providers = onnxruntime_cuda.providers(device, graph.table)
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what fails is raised, not printed as well
-    options.intra_op_num_threads = threads  # said as a number, they are not tied to cores
+    options.use_deterministic_compute = device.kind == "cuda"  # the CPU is so anyway
+    options.intra_op_num_threads = settings.threads  # said as a number, they are not tied to cores
     # idle threads that spin fight with NumPy's between two decodes (docs/decisions.md)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.strict_shape_type_inference", "1")
     try:
         session = ort.InferenceSession(
-            graph.content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            graph.content, options, providers=providers, enable_fallback=0
         )
     except Exception as exc:  # ONNX Runtime's own errors share no public base but Exception
         raise EngineError(f"{graph.path} is no graph that runs: {one_line(exc)}") from exc
-    return lambda: _Runner(ort, session, graph.table, batch)
+    if device.kind == "cpu":
+        return lambda: _Runner(ort, session, graph.table, batch)
+    onnxruntime_cuda.check_taken(session, device)
+    numbers = itertools.count(1)
+    return lambda: onnxruntime_cuda.CudaRunner(
+        ort, session, graph.table, batch, device=device, crops=crops, number=next(numbers)
+    )
 
 
 class _Runner:

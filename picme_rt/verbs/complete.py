@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from picme_rt import atomic, choices, device_list, files, folder
+from picme_rt import atomic, choices, device_list, devices, files, folder
 from picme_rt.encoded import Request
 from picme_rt.errors import InputError
 from picme_rt.models import Info
@@ -20,17 +20,20 @@ from picme_rt.verbs import DEFAULT_ENGINE
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say which engine runs where."""
     parser.add_argument(
-        "--device", default="auto",
-        help="auto or cpu; picme complete shares a folder between several, with commas between, "
-        "or all GPUs (default: auto)",
-    )  # fmt: skip
+        "--device",
+        default="auto",
+        help=f"{devices.NAMES}; auto is the CPU; picme complete shares a folder between several, "
+        "with commas between, or all GPUs (default: auto)",
+    )
     parser.add_argument(
-        "--backend", default="auto", help="auto, onnxruntime or openvino (default: auto)"
+        "--backend",
+        default="auto",
+        help="auto, onnxruntime, openvino (the CPU alone) or torch (default: auto)",
     )
     parser.add_argument(
         "--precision", default="auto",
         help="auto (fp32, or what picme bench --tune --lower chose), a variant of the engine such "
-        "as int8, or bf16 with openvino (default: auto)",
+        "as int8, bf16 with openvino, or fp16, bf16 and tf32 with torch on a GPU (default: auto)",
     )  # fmt: skip
 
 

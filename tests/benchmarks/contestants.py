@@ -46,6 +46,7 @@ def runnable(engine: Path) -> list[tuple[str, str]]:
     return [
         (name, precision)
         for name in backends.installed()
+        if name != "torch"  # the suite has contestants of its own for it
         for precision in backends.offered(loaded, name)
         if precision not in unable
     ]

@@ -21,7 +21,8 @@ def measure(device: torch.device, tiny: bool) -> Result:
         "peaks": {
             "matmul_side": side,
             "tflops": {
-                name: _matmul_tflops(name, side, device, effort) for name in precision.names(device)
+                name: _matmul_tflops(name, side, device, effort)
+                for name in (*precision.names(device), "fp16")
             },
             "copy_gb_s": _copy_gb_s(words, device, effort),
         },
@@ -61,7 +62,7 @@ def _driver() -> str | None:
 def _matmul_tflops(
     name: str, side: int, device: torch.device, effort: timing.Effort
 ) -> dict[str, float]:
-    kind = torch.bfloat16 if name == "bf16" else torch.float32
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name, torch.float32)
     # random numbers: a product of zeros can run faster than one of data
     a, b = torch.randn(2, side, side, device=device).to(kind)
     with precision.arithmetic(name):

@@ -1,0 +1,140 @@
+"""Work on a device that is queued again and again: as one CUDA graph, or call by call.
+
+The one seam between what a pipeline does and how it gets to a GPU: all else runs on the CPU too.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+import torch
+
+Replay = Callable[[], None]
+_WARM_UP = 3  # kernels are loaded and work space is taken outside of the capture
+_settings = threading.RLock()
+
+
+class Recorder(Protocol):
+    """Queues work on one device, on one stream.
+
+    Attributes:
+        place: The device.
+    """
+
+    place: torch.device
+
+    def record(self, call: Callable[[], None], precision: str) -> Replay:
+        """`call` as it is queued from now on, inside of `queueing`.
+
+        Args:
+            call: It works on the same tensors each time, and what it makes ends in such.
+            precision: One of `torch_network.DTYPES`.
+        """
+        ...
+
+    def queueing(self) -> AbstractContextManager[None]:
+        """What torch is asked for inside of it is queued on the stream."""
+        ...
+
+    def wait(self) -> None:
+        """Until all that was queued is done."""
+        ...
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Strict float32 but for tf32, and the same algorithm each time: bits depend on no timing.
+
+    These are settings of the process in torch: who computes something else meanwhile would see
+    them, so they hold while a graph is recorded, or one call queued, and no longer.
+    """
+    with (
+        _settings,
+        torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=precision == "tf32"
+        ),
+    ):
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
+class OnCpu:
+    """Runs what is queued at once.
+
+    Args:
+        threads: That torch computes with; None leaves it as it is.
+    """
+
+    def __init__(self, threads: int | None = None):
+        self.place, self._threads = torch.device("cpu"), threads
+
+    def record(self, call: Callable[[], None], precision: str) -> Replay:
+        """See `Recorder`."""
+
+        def replay() -> None:
+            with torch.no_grad():
+                call()
+
+        return replay
+
+    @contextmanager
+    def queueing(self) -> Iterator[None]:
+        """See `Recorder`; torch's number of threads is one of the calling thread."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def wait(self) -> None:
+        """See `Recorder`."""
+
+
+class OnCuda:
+    """Queues on a stream of its own: each call as one CUDA graph, or its operators one by one.
+
+    Args:
+        place: The GPU.
+        graphs: Whether calls are recorded as graphs. These share their memory: one runs at a time.
+    """
+
+    def __init__(self, place: torch.device, *, graphs: bool = True):
+        self.place, self._graphs = place, graphs
+        self.stream = torch.cuda.Stream(place)  # type: ignore[no-untyped-call]  # torch's own
+        self._pool = torch.cuda.graph_pool_handle() if graphs else None
+
+    def record(self, call: Callable[[], None], precision: str) -> Replay:
+        """See `Recorder`."""
+        if self._pool is None:
+
+            def replay() -> None:
+                with torch.no_grad(), arithmetic(precision):
+                    call()
+
+            return replay
+        graph = torch.cuda.CUDAGraph()
+        with torch.no_grad(), arithmetic(precision), self.queueing():
+            for _ in range(_WARM_UP):
+                call()
+            self.wait()
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"
+            ):  # other threads may use the GPU meanwhile
+                call()
+        return graph.replay
+
+    @contextmanager
+    def queueing(self) -> Iterator[None]:
+        """See `Recorder`."""
+        with torch.cuda.device(self.place), torch.cuda.stream(self.stream):
+            yield
+
+    def wait(self) -> None:
+        """See `Recorder`."""
+        self.stream.synchronize()
