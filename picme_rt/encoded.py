@@ -201,7 +201,7 @@ class Encoded(Encoding):
                     for decode, z in zip(decoders, latents, strict=True)
                 ]
                 for decode, pictures in zip(decoders, made, strict=True):
-                    _check_picture(pictures, decode.box)
+                    check_picture(pictures, decode.box)
                 for index in range(max(block, request.first), min(block + size, end)):
                     place = index - request.first
                     target = np.empty_like(self._img) if into is None else into[place]
@@ -293,7 +293,7 @@ def check_values(values: dict[str, Float]) -> None:
         )
 
 
-def _check_picture(pictures: Float, box: Box) -> None:
+def check_picture(pictures: Float, box: Box) -> None:
     """Refuses NaN, infinity and numbers that no colour has: they would be pixels of any kind."""
     pictures = pictures[:, :, box.top : box.bottom, box.left : box.right]
     if not (pictures.min() >= -_PICTURE and pictures.max() <= _PICTURE):

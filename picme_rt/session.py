@@ -8,7 +8,7 @@ import numbers
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self, overload
 
 import numpy as np
 
@@ -18,9 +18,12 @@ from picme_rt.encoded import Completion, Completions, Encoding, Request, check_s
 from picme_rt.errors import InputError
 from picme_rt.images import ImageLike
 from picme_rt.kernels import Mode
-from picme_rt.models import EngineModel, Info, Model
+from picme_rt.models import EngineModel, Info, Model, OnDevice, TakesBatches
 from picme_rt.pipeline import GoOn
 from picme_rt.turns import Turns
+
+if TYPE_CHECKING:
+    from picme_rt.device_model import DeviceCompletions
 
 PATCH = "patch"
 _LONGEST_WAIT = 86_400_000  # a day
@@ -33,9 +36,10 @@ class Session:
     Args:
         engine: The engine's directory, or the word `patch`: the hole is filled with patches of the
             picture itself, without any engine (docs/patch.md). A directory of that name: `./patch`.
-        device: `auto` or `cpu`.
+        device: `auto` or `cpu`; with backend tensorrt `cuda` or `cuda:N`.
         backend: `onnxruntime`, `openvino`, or `auto`: the fastest that `picme bench --tune` found
-            with this engine on this machine, else the first of these two that is installed.
+            with this engine on this machine, else the first of these two that is installed. Or
+            `tensorrt`, which `auto` never takes: it needs plans (`picme export --target`).
         precision: One of the engine's variants, such as `int8`, or `bf16` (openvino): up to a few
             levels from fp32 in the hole, with the same primitives and log probabilities. `auto` is
             fp32, or what `picme bench --tune --lower` found and nobody sees (`picme_rt.quality`).
@@ -75,6 +79,11 @@ class Session:
             patch_model.check(device, backend, precision, max_wait_ms)
             self._model: Model = patch_model.PatchModel(threads or choices.cores())
             return
+        if backend == "tensorrt":
+            from picme_rt import device_model
+
+            self._model = device_model.open_model(Path(engine), device=device, precision=precision)
+            return
         self._model = EngineModel(
             Path(engine),
             device=device,
@@ -89,6 +98,7 @@ class Session:
         """What runs, and what `auto` chose."""
         return self._model.info()
 
+    @overload
     def complete(
         self,
         img: ImageLike,
@@ -99,7 +109,35 @@ class Session:
         mode: Mode = "categorical",
         primitive: int | None = None,
         temperature: float = 1.0,
-    ) -> Completions:
+        device_output: Literal[False] = False,
+    ) -> Completions: ...
+
+    @overload
+    def complete(
+        self,
+        img: ImageLike,
+        mask: ImageLike,
+        *,
+        k: int = 6,
+        seed: int = 0,
+        mode: Mode = "categorical",
+        primitive: int | None = None,
+        temperature: float = 1.0,
+        device_output: Literal[True],
+    ) -> "DeviceCompletions": ...
+
+    def complete(
+        self,
+        img: ImageLike,
+        mask: ImageLike,
+        *,
+        k: int = 6,
+        seed: int = 0,
+        mode: Mode = "categorical",
+        primitive: int | None = None,
+        temperature: float = 1.0,
+        device_output: bool = False,
+    ) -> "Completions | DeviceCompletions":
         """K completions of one picture.
 
         Latent i is a function of (seed, i) alone: never of k, batch, thread or device.
@@ -115,6 +153,8 @@ class Session:
                 the likeliest primitive, without noise.
             primitive: Draw every result from this primitive (App. C).
             temperature: Factor on the standard deviation of each primitive.
+            device_output: Whether the pictures stay on the GPU, as an array with
+                `__cuda_array_interface__` and DLPack; with backend tensorrt alone.
 
         Returns:
             `Completions`; an empty mask gives k copies of `img`.
@@ -125,7 +165,14 @@ class Session:
         """
         pixels = images.read_image(img)
         check_size(pixels.shape, k)
-        return self.encode(pixels, mask).complete(
+        encoded = self.encode(pixels, mask)
+        if device_output:
+            if not isinstance(encoded, OnDevice):
+                raise InputError(
+                    f"device_output must go with backend tensorrt, got {self.info.backend}"
+                )
+            return encoded.on_device(Request(k, seed, 0, mode, primitive, temperature))
+        return encoded.complete(
             k=k, seed=seed, mode=mode, primitive=primitive, temperature=temperature
         )
 
@@ -185,6 +232,14 @@ class Session:
             )
         pictures = [images.read_image(img) for img in imgs]
         check_size((sum(picture.size for picture in pictures),), k)
+
+        if isinstance(self._model, TakesBatches):
+            holes = [
+                images.read_mask(mask, picture.shape[:2])
+                for mask, picture in zip(masks, pictures, strict=True)
+            ]
+            asked = [Request(k, one, 0, mode, primitive, temperature) for one in seeds]
+            return self._model.complete_together(pictures, holes, asked)
 
         def work(place: int, go_on: GoOn) -> Completions:
             request = Request(k, seeds[place], 0, mode, primitive, temperature)

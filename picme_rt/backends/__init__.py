@@ -113,7 +113,9 @@ def choose(engine: Engine, *, backend: str, device: str, precision: str) -> Chos
         ("precision", precision, every),
     ):
         if got not in ("auto", *known):
-            raise InputError(f"{what} must be one of {('auto', *known)}, got {got!r}")
+            named = f"{what} must be one of {('auto', *known)}"
+            cure = ", or tensorrt where there is an NVIDIA GPU" if what == "backend" else ""
+            raise InputError(f"{named}{cure}, got {got!r}")
     any_near = precision == "auto"
     if any_near:
         precision = plain(engine)
