@@ -17,7 +17,7 @@ from picme_rt.backends.tensorrt_library import Library
 from picme_rt.composite import Canvas, Fit
 from picme_rt.cuda_runtime import Cuda
 from picme_rt.device_array import DeviceArray
-from picme_rt.device_buffers import Layout, Sizes, bucket, padded
+from picme_rt.device_buffers import Layout, Sizes, bucket, layout, padded
 from picme_rt.device_run import Asked, DeviceRun, Kernels, Queued, Way
 from picme_rt.dlpack import CUDA
 from picme_rt.encoded import Mixture, Request
@@ -30,8 +30,8 @@ from picme_rt.packed_canvases import pack
 from picme_rt.plans import Plans
 from picme_rt.tensors import Graph
 
-MOST_RUNS = 8
-"""Sizes of runs that are kept ready; the one that was not used for longest goes."""
+MOST_RUNS, MOST_BYTES = 8, 1 << 30
+"""Sizes of runs that are kept ready, and bytes of them; what was not used for longest goes."""
 _SAMPLES = 1 << 32  # indices of one seed
 
 
@@ -71,10 +71,10 @@ class _Networks:
         self._library, self._tables = library, tables
         self._loaded = tensorrt.load(library, found, tables)
 
-    def contexts(self, layout: Layout, begin: int) -> tuple[Queued, Queued]:
+    def contexts(self, places: Layout, begin: int) -> tuple[Queued, Queued]:
         encoder, decoder = (
             tensorrt.Context(
-                self._library, getattr(self._loaded, role), self._tables[role], layout, begin
+                self._library, getattr(self._loaded, role), self._tables[role], places, begin
             )
             for role in plans.ROLES
         )
@@ -214,7 +214,11 @@ class DevicePipeline:
         """The buffers, contexts and graphs for a size, made if they are not there."""
         networks = self.check_open()
         if sizes not in self._runs:
-            while len(self._runs) >= MOST_RUNS:
+            wanted = layout(self._tables, sizes).size
+            while self._runs and (
+                len(self._runs) >= MOST_RUNS
+                or wanted + sum(run.bytes for run in self._runs.values()) > MOST_BYTES
+            ):
                 self._runs.popitem(last=False)[1].close()
             self._runs[sizes] = DeviceRun(
                 self._cuda, networks, self._kernels, self._tables, sizes, self._stream

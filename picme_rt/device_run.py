@@ -6,6 +6,7 @@ All of it is queued on one stream. What is asked a second time is captured as on
 from then on a run is one call; a graph keeps k, first, mode, primitive and temperature as they are.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from picme_rt.cuda_runtime import Cuda
 from picme_rt.device_buffers import Buffer, Layout, Sizes, layout
 from picme_rt.encoded import Request
+from picme_rt.errors import UnavailableError
 from picme_rt.packed_canvases import PackedCanvases
 from picme_rt.tensors import Tables
 
@@ -37,7 +39,7 @@ class Kernels(NamedTuple):
 class Networks(Protocol):
     """What makes both networks ready for some buffers."""
 
-    def contexts(self, layout: Layout, begin: int) -> tuple[Queued, Queued]:
+    def contexts(self, places: Layout, begin: int) -> tuple[Queued, Queued]:
         """Encoder and decoder on the buffers that begin at an address."""
         ...
 
@@ -121,6 +123,11 @@ class DeviceRun:
             for name, buffer in self._layout.buffers.items()
         }
 
+    @property
+    def bytes(self) -> int:
+        """What its buffers take, on the GPU and as much on the host."""
+        return self._layout.size
+
     def run(self, asked: Asked, way: Way) -> None:
         """Runs and waits; `result` has what came back."""
         for name in ("image", "hole", "seeds", "originals"):
@@ -182,7 +189,8 @@ class DeviceRun:
         try:
             self._queue(canvases, way)
         except BaseException:
-            self._cuda.destroy_graph(self._cuda.end_capture(self._stream))
+            with contextlib.suppress(UnavailableError):  # the first error is the one to be read
+                self._cuda.destroy_graph(self._cuda.end_capture(self._stream))
             raise
         return self._cuda.end_capture(self._stream)
 

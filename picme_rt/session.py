@@ -46,7 +46,7 @@ class Session:
         threads: Threads that one run of the backend computes with, 1 to 4096; None is what was
             measured, else one for each physical core. With 1, calls of several threads share the
             cores best; a single call takes longer. Results may differ in a level with another
-            number, and `info` says it.
+            number, and `info` says it. Nothing depends on it with backend tensorrt.
         max_wait_ms: Most milliseconds that a run waits for its turn while as many calls compute as
             there are cores; then it goes ahead beside them. None waits, oldest first; 0 never does.
             No result depends on it.
@@ -82,6 +82,11 @@ class Session:
         if backend == "tensorrt":
             from picme_rt import device_model
 
+            if longest is not None:
+                raise InputError(
+                    f"max_wait_ms must be None with backend tensorrt, got {max_wait_ms!r}: a GPU "
+                    "takes one run at a time, oldest first"
+                )
             self._model = device_model.open_model(Path(engine), device=device, precision=precision)
             return
         self._model = EngineModel(

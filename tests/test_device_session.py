@@ -14,7 +14,7 @@ import picme_rt
 from picme_rt import cuda_runtime, device_pipeline, plans
 from picme_rt import engine as engines
 from picme_rt.backends import tensorrt_library
-from picme_rt.errors import ClosedError, EngineError, InputError
+from picme_rt.errors import ClosedError, EngineError, InputError, UnavailableError
 
 RUN = ["copy there", "encoder", "sample_gmm", "decoder", "composite", "copy back", "wait"]
 
@@ -257,11 +257,32 @@ def test_other_backends_leave_nothing_on_a_gpu(session, picture):
         session.complete(*picture, device_output=True)
 
 
-def test_few_sizes_are_kept_ready(gpu, opened, picture, monkeypatch):
-    monkeypatch.setattr(device_pipeline, "MOST_RUNS", 2)
+@pytest.mark.parametrize(("name", "most", "left"), [("MOST_RUNS", 2, 2), ("MOST_BYTES", 1, 1)])
+def test_few_sizes_are_kept_ready(gpu, opened, picture, monkeypatch, name, most, left):
+    monkeypatch.setattr(device_pipeline, name, most)
     for k in (1, 2, 3, 1):
         opened.complete(*picture, k=k)
-    assert len(gpu.pinned) == 2
+    assert len(gpu.pinned) == left
+
+
+def test_an_error_while_a_graph_is_captured_is_told_and_ends_the_capture(
+    gpu, opened, picture, monkeypatch
+):
+    from picme_rt import _kernels
+
+    opened.complete(*picture, k=1)
+    composite = _kernels.composite_cuda
+
+    def fails(**_):
+        raise RuntimeError("too many registers")
+
+    monkeypatch.setattr(_kernels, "composite_cuda", fails)
+    with pytest.raises(UnavailableError, match="CUDA says: too many registers"):
+        opened.complete(*picture, k=1)
+    monkeypatch.setattr(_kernels, "composite_cuda", composite)
+    del gpu.log[:]
+    opened.complete(*picture, k=1)
+    assert gpu.log == ["use", "capture", "graph", "wait"]
 
 
 def test_threads_share_a_session(opened, session, picture):
@@ -357,6 +378,8 @@ def test_the_wrong_precision_or_device_is_refused(gpu, planned):
         picme_rt.Session(planned, backend="tensorrt", precision="int8")
     with pytest.raises(InputError, match=r"device must be auto, cuda or cuda:N .* got 'cpu'"):
         picme_rt.Session(planned, backend="tensorrt", device="cpu")
+    with pytest.raises(InputError, match="max_wait_ms must be None with backend tensorrt, got 5"):
+        picme_rt.Session(planned, backend="tensorrt", max_wait_ms=5)
 
 
 def misuses(cuda):

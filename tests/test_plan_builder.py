@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from picme_export import device_decoder, half, plan_builder, quantise
+from picme_export import device_decoder, half, plan_builder, plan_table
 from picme_rt import cli, plans
 from picme_rt import engine as engines
 from picme_rt.backends import tensorrt_library
@@ -27,19 +27,13 @@ def rtx():
     return tensorrt_library.load("tensorrt-rtx")
 
 
-def in_int8(model):
-    """A decoder with every convolution in int8; the ranges do not matter to a builder."""
-    every = quantise.layers(model)
-    return quantise.quantise(model, every, dict.fromkeys(quantise.activations(model, every), 4.0))
-
-
 def builds(rtx, engine, precision, roles=plans.ROLES):
     """Both plans of an engine; int8 is made here where the engine has none."""
     graphs = plan_builder.graphs(engine, "fp32" if precision == "int8" else precision)
     for role in roles:
         model, table = graphs[role]
         if precision == "int8":
-            model = in_int8(model)
+            model = plan_table.int8_decoder(engine)
         options = plans.Options(precision)
         built = plan_builder.build(rtx, model, table, options=options, gpu=plans.PORTABLE)
         assert built.layers > len(model.graph.node) / 2
@@ -225,6 +219,20 @@ def test_the_verb_builds_beside_the_graphs_and_says_what(copied, capsys, monkeyp
     monkeypatch.setattr(plan_builder, "build", lambda *a, **k: plan_builder.Built(b"plan", 3))
     assert cli.main([*said, "--gpu", "sm89", "--force"]) == 0
     assert "encoder  3 layers, 0.0 MB, fp16" in capsys.readouterr().out
+
+
+def test_plans_of_a_checkpoint_are_built_in_its_new_engine(engine, tmp_path, capsys, monkeypatch):
+    from picme_export import export
+
+    out = tmp_path / "new"
+    monkeypatch.setattr(
+        export, "export", lambda source, out, **_: shutil.copytree(engine, out) and {}
+    )
+    monkeypatch.setattr(plan_builder, "build", lambda *a, **k: plan_builder.Built(b"plan", 3))
+    said = ["export", str(tmp_path), "-o", str(out), "--target", "tensorrt-rtx"]
+    assert cli.main([*said, "--precision", "bf16"]) == 0
+    assert capsys.readouterr().out.endswith("-portable-bf16\n")
+    assert plans.load(next((out / "plans").iterdir())).layers == {"encoder": 3, "decoder": 3}
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,8 @@ def build(
     _add_ranges(builder, config, table, options)
     if library.name == "tensorrt-rtx" and gpu != plans.PORTABLE:
         config.num_compute_capabilities = 1
-        if not config.set_compute_capability(trt.ComputeCapability[gpu.upper()], 0):
+        capability = getattr(trt.ComputeCapability, gpu.upper())
+        if not config.set_compute_capability(capability, 0):
             raise EngineError(f"{library.name} does not build for {gpu}: {library.why()}")
     cache = _open_timings(config, timings) if library.name == "tensorrt" else None
     layers = network.num_layers
