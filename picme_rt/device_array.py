@@ -62,7 +62,7 @@ class DeviceArray:
     ):
         self.shape, self.dtype, self._device = shape, np.dtype(np.uint8), device
         self._address, self._fetch = address, fetch
-        weakref.finalize(self, free)
+        weakref.finalize(self, free).atexit = False  # the end of the process frees all
 
     @property
     def nbytes(self) -> int:

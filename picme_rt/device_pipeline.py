@@ -184,10 +184,10 @@ class DevicePipeline:
         log_prob = np.zeros((batch, request.k), np.float32)
         for i, canvases in enumerate(packed):
             asked = Asked(
-                np.stack([job.parts[i].fitted.image for job in every]),
-                np.stack([job.parts[i].fitted.hole for job in every]),
-                np.array([job.seed for job in every], np.uint64),
-                np.stack([job.pixels for job in every]),
+                [job.parts[i].fitted.image for job in every],
+                [job.parts[i].fitted.hole for job in every],
+                [job.seed for job in every],
+                [job.pixels for job in every],
                 canvases,
             )
             way = Way(request._replace(k=k, seed=0), over=i > 0)

@@ -7,7 +7,7 @@ from then on a run is one call; a graph keeps k, first, mode, primitive and temp
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -57,20 +57,20 @@ class Way(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """One run's input: B pictures.
+    """One run's input: B pictures, each in arrays of its own.
 
     Attributes:
-        image: (B, 3, S, S) float32.
-        hole: (B, 1, S, S) float32.
-        seeds: (B,) uint64.
-        originals: (B, H, W, 3) uint8.
-        canvases: Of the B pictures, packed.
+        image: (3, S, S) float32 each.
+        hole: (1, S, S) float32 each.
+        seeds: 0 to 2**64 - 1 each.
+        originals: (H, W, 3) uint8 each.
+        canvases: Of all, packed.
     """
 
-    image: NDArray[np.float32]
-    hole: NDArray[np.float32]
-    seeds: NDArray[np.uint64]
-    originals: NDArray[np.uint8]
+    image: Sequence[NDArray[np.float32]]
+    hole: Sequence[NDArray[np.float32]]
+    seeds: Sequence[int]
+    originals: Sequence[NDArray[np.uint8]]
     canvases: PackedCanvases
 
 
@@ -115,9 +115,13 @@ class DeviceRun:
         self.sizes, self._layout = sizes, layout(tables, sizes)
         self._cuda, self._kernels, self._stream = cuda, kernels, stream
         self._graphs: dict[Way, int | None] = {}
-        self._begin = cuda.allocate(self._layout.size)
-        self._host = cuda.allocate_host(self._layout.size)
-        self._encoder, self._decoder = networks.contexts(self._layout, self._begin)
+        with contextlib.ExitStack() as undo:
+            self._begin = cuda.allocate(self._layout.size)
+            undo.callback(cuda.free, self._begin)
+            self._host = cuda.allocate_host(self._layout.size)
+            undo.callback(cuda.free_host, self._host)
+            self._encoder, self._decoder = networks.contexts(self._layout, self._begin)
+            undo.pop_all()  # all is there
         self._on_device = {
             name: Placed(self._begin + buffer.offset, buffer)
             for name, buffer in self._layout.buffers.items()
@@ -131,7 +135,9 @@ class DeviceRun:
     def run(self, asked: Asked, way: Way) -> None:
         """Runs and waits; `result` has what came back."""
         for name in ("image", "hole", "seeds", "originals"):
-            self.result(name)[...] = getattr(asked, name)
+            held = self.result(name)
+            for place, value in enumerate(getattr(asked, name)):
+                held[place] = value
         self.result("packed")[: asked.canvases.data.size] = asked.canvases.data
         known = way in self._graphs
         graph = self._graphs.setdefault(way, None)

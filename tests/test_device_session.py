@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import fake_cuda
 import numpy as np
@@ -371,6 +372,18 @@ def test_a_damaged_plan_is_refused(gpu, engine, tmp_path):
         picme_rt.Session(path, backend="tensorrt")
 
 
+def test_a_size_that_a_plan_refuses_leaves_nothing_behind(gpu, engine, tmp_path, picture):
+    path = tmp_path / "engine"
+    shutil.copytree(engine, path)
+    write_plans(path, plans.Options("fp32", 4, 99))  # the fake's profile ends at 8
+    with picme_rt.Session(path, backend="tensorrt") as session:
+        with pytest.raises(EngineError, match=r"does not take z of shape \(1, 12, 128\)"):
+            session.complete(*picture, k=9)
+        assert not gpu.memory
+        assert not gpu.pinned
+        assert session.complete(*picture, k=1).images.shape[0] == 1
+
+
 def test_the_wrong_precision_or_device_is_refused(gpu, planned):
     with pytest.raises(EngineError, match=r"no plans for .* in fp16, only tensorrt-11.*; run `pi"):
         picme_rt.Session(planned, backend="tensorrt", precision="fp16")
@@ -380,6 +393,32 @@ def test_the_wrong_precision_or_device_is_refused(gpu, planned):
         picme_rt.Session(planned, backend="tensorrt", device="cpu")
     with pytest.raises(InputError, match="max_wait_ms must be None with backend tensorrt, got 5"):
         picme_rt.Session(planned, backend="tensorrt", max_wait_ms=5)
+
+
+def test_gpu_check_compares_and_times_a_session(gpu, engine, monkeypatch):
+    """The part `tensorrt` of `make gpu-check`, which no other test can run."""
+    import torch
+
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "training")
+    from gpu import tensorrt_session
+
+    def read(array):
+        return torch.from_numpy(array.numpy())  # torch of a CPU reads no GPU's memory
+
+    monkeypatch.setattr(torch.utils.dlpack, "from_dlpack", read)
+    monkeypatch.setattr(tensorrt_session, "_missing", lambda device: None)
+    monkeypatch.setattr(plans, "offered", lambda engine: ("fp32",))
+    monkeypatch.setattr(
+        tensorrt_session,
+        "_build",
+        lambda path, library, precision: write_plans(path, plans.Options(precision, 8, 16)),
+    )
+    library = tensorrt_library.installed()
+    library.module.most = (8, 16)
+    found = tensorrt_session.measure(torch.device("cuda"), True, engine)
+    assert [check["pass"] for check in found["checks"]] == [True] * 5
+    assert [row["k"] for row in found["rows"]] == [1, 6, 16, 6]
+    assert "fp32: near the CPU's fp32" in tensorrt_session.table(found)
 
 
 def misuses(cuda):

@@ -20,6 +20,7 @@ MODULES = {
     "decode": "gpu.decode",
     "training": "gpu.steps",
     "kernels": "gpu.kernels",
+    "tensorrt": "gpu.tensorrt_session",
 }
 FORMAT = 1
 Report = dict[str, Any]

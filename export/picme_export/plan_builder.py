@@ -137,8 +137,9 @@ def build(
     network = builder.create_network(typed)
     parser = trt.OnnxParser(network, library.logger)
     if not parser.parse(model.SerializeToString()):
-        errors = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
-        raise EngineError(f"{library.name} does not parse the {title}: {errors}")
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        told = "; ".join(f"{one.node_operator()} {one.node_name()}: {one.desc()}" for one in errors)
+        raise EngineError(f"{library.name} does not parse the {title}: {told}")
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 means fp32
     _add_ranges(builder, config, table, options)
