@@ -1,17 +1,22 @@
 """Plans by TensorRT-RTX itself, which builds without a GPU: every engine, every precision."""
 
+import functools
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
+import fake_cuda
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tqdm
 from onnx import TensorProto
 
-from picme_export import device_decoder, half, plan_builder, plan_table
-from picme_rt import cli, plans
+from picme_export import build_progress, device_decoder, half, plan_builder, plan_table
+from picme_rt import cli, cuda_runtime, plans
 from picme_rt import engine as engines
 from picme_rt.backends import tensorrt_library
 from picme_rt.errors import EngineError, InputError, UnavailableError
@@ -283,6 +288,35 @@ def test_tensorrt_keeps_what_it_timed_and_refuses_foreign_times(tmp_path):
     assert plan_builder._open_timings(Config(), place) == b"old"
     with pytest.raises(EngineError, match=r"tensorrt\.timing is of another GPU or version"):
         plan_builder._open_timings(Config(b"new"), place)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_build_shows_its_phases_and_steps(rtx, monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(build_progress, "tqdm", functools.partial(tqdm.tqdm, file=screen))
+    with build_progress.BuildProgress(rtx.module, "encoder") as monitor:
+        assert isinstance(monitor, rtx.module.IProgressMonitor)
+        monitor.phase_start("Optimizing", None, 2)
+        assert monitor.step_complete("Optimizing", 0)
+        monitor.phase_finish("Optimizing")
+    assert re.search(r"encoder: +50%.* 1/2 .*Optimizing", screen.getvalue())
+
+
+def test_tensorrt_builds_for_the_gpu_that_is_here(rtx, copied, monkeypatch):
+    """TensorRT-RTX stands in: the calls are the same, and its timing cache is an empty one."""
+    monkeypatch.setattr(tensorrt_library, "load", lambda name: rtx._replace(name=name))
+    here = fake_cuda.FakeCuda("NVIDIA H200", (9, 0))
+    monkeypatch.setattr(cuda_runtime, "load", lambda: here)
+    with pytest.warns(DeprecationWarning, match="Timing cache operations are no-ops"):
+        done = plan_builder.write(copied, library="tensorrt", options=plans.Options("fp32", 1, 2))
+    assert done.gpu == "sm90-NVIDIA_H200"
+    (times,) = (copied / "plans").glob("*.timing")
+    assert times.name == f"tensorrt-{rtx.version}-sm90-NVIDIA_H200.timing"
+    assert times.stat().st_size > 0
 
 
 def test_the_gpu_of_a_plan_is_named_by_library():

@@ -36,7 +36,6 @@ def measure(device: torch.device, tiny: bool, engine: Path = ENGINE) -> Result:
     if missing := _missing(device):
         return {"checks": checks, "rows": rows, "skipped": [missing]}
     library = tensorrt_library.installed()
-    effort = timing.TINY if tiny else timing.FULL
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "engine"
         shutil.copytree(engine, path)
@@ -47,7 +46,7 @@ def measure(device: torch.device, tiny: bool, engine: Path = ENGINE) -> Result:
             _build(path, library.name, precision)
             with picme_rt.Session(path, backend="tensorrt", precision=precision) as session:
                 checks += compare(session, image, mask, expected)
-                rows += times(session, image, mask, effort)
+                rows += times(session, image, mask, tiny)
     about = {"library": f"{library.name} {library.version}", "engine": engine.name}
     return {"about": about, "checks": checks, "rows": rows, "skipped": []}
 
@@ -126,17 +125,26 @@ def compare(session: picme_rt.Session, image: Any, mask: Any, expected: Any) -> 
     return found
 
 
-def times(session: picme_rt.Session, image: Any, mask: Any, effort: timing.Effort) -> list[Result]:
+def times(session: picme_rt.Session, image: Any, mask: Any, tiny: bool) -> list[Result]:
     """Whole calls, from bytes to bytes: the call waits by itself, so the clock is right."""
-    host, found = torch.device("cpu"), []
-    for k in (1, 6, 16):
-        call = functools.partial(session.complete, image, mask, k=k)
-        taken = timing.measure(call, host, effort)
-        found.append({"precision": session.info.precision, "batch": 1, "k": k, "time": str(taken)})
-    images, masks = [image] * 8, [mask] * 8
-    taken = timing.measure(lambda: session.complete_batch(images, masks, k=6), host, effort)
-    found.append({"precision": session.info.precision, "batch": 8, "k": 6, "time": str(taken)})
-    return found
+    host, effort = torch.device("cpu"), timing.TINY if tiny else timing.FULL
+    calls = {
+        (1, k): functools.partial(session.complete, image, mask, k=k)
+        for k in ((1,) if tiny else (1, 6, 16))
+    }
+    many = 2 if tiny else 8
+    together: dict[tuple[int, int], Any] = {
+        (many, 6): functools.partial(session.complete_batch, [image] * many, [mask] * many, k=6)
+    }
+    return [
+        {
+            "precision": session.info.precision,
+            "batch": batch,
+            "k": k,
+            "time": str(timing.measure(call, host, effort)),
+        }
+        for (batch, k), call in (calls | together).items()
+    ]
 
 
 def table(result: Result) -> str:
