@@ -7,6 +7,7 @@ from then on a run is one call; a graph keeps k, first, mode, primitive and temp
 """
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +20,9 @@ from picme_rt.encoded import Request
 from picme_rt.errors import UnavailableError
 from picme_rt.packed_canvases import PackedCanvases
 from picme_rt.tensors import Tables
+
+MOST_WAYS = 16
+"""Graphs that are kept for one size of runs; `stream` asks in ever new ways."""
 
 
 class Queued(Protocol):
@@ -114,7 +118,7 @@ class DeviceRun:
     ):
         self.sizes, self._layout = sizes, layout(tables, sizes)
         self._cuda, self._kernels, self._stream = cuda, kernels, stream
-        self._graphs: dict[Way, int | None] = {}
+        self._graphs: OrderedDict[Way, int | None] = OrderedDict()
         with contextlib.ExitStack() as undo:
             self._begin = cuda.allocate(self._layout.size)
             undo.callback(cuda.free, self._begin)
@@ -141,6 +145,11 @@ class DeviceRun:
         self.result("packed")[: asked.canvases.data.size] = asked.canvases.data
         known = way in self._graphs
         graph = self._graphs.setdefault(way, None)
+        self._graphs.move_to_end(way)
+        if len(self._graphs) > MOST_WAYS:
+            _, oldest = self._graphs.popitem(last=False)
+            if oldest is not None:
+                self._cuda.destroy_graph(oldest)
         if graph is None and known:  # the second time: kernels are loaded, it is worth it
             graph = self._graphs[way] = self._capture(asked.canvases, way)
         if graph is None:

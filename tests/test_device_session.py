@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import picme_rt
-from picme_rt import cuda_runtime, device_pipeline, plans
+from picme_rt import cuda_runtime, device_pipeline, device_run, plans
 from picme_rt import engine as engines
 from picme_rt.backends import tensorrt_library
 from picme_rt.errors import ClosedError, EngineError, InputError, UnavailableError
@@ -264,6 +264,14 @@ def test_few_sizes_are_kept_ready(gpu, opened, picture, monkeypatch, name, most,
     for k in (1, 2, 3, 1):
         opened.complete(*picture, k=k)
     assert len(gpu.pinned) == left
+
+
+def test_few_graphs_are_kept(gpu, opened, picture, monkeypatch):
+    monkeypatch.setattr(device_run, "MOST_WAYS", 1)
+    for temperature in (1.0, 1.0, 0.5, 0.5, 0.5):
+        opened.complete(*picture, k=1, temperature=temperature)
+        assert len(gpu.graphs) <= 1
+    assert gpu.log.count("graph") == 3
 
 
 def test_an_error_while_a_graph_is_captured_is_told_and_ends_the_capture(

@@ -42,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def asked(arguments: argparse.Namespace) -> bool:
+    """Whether plans are to be built."""
+    return arguments.target in LIBRARIES
+
+
 def run(arguments: argparse.Namespace, engine: Path) -> None:
     """Builds; prints what was built.
 

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Exports; prints errors against torch, and the quality of precisions against fp32."""
-    if arguments.target is not None and (arguments.source / engines.MANIFEST).exists():
+    if plan_verb.asked(arguments) and (arguments.source / engines.MANIFEST).exists():
         plan_verb.run(arguments, arguments.source)
         return
     _check(arguments)
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
             force=arguments.force,
         )
     _print(arguments, errors)
-    if arguments.target is not None:
+    if plan_verb.asked(arguments):
         plan_verb.run(arguments, arguments.out)
 
 
@@ -84,7 +84,7 @@ def _check(arguments: argparse.Namespace) -> None:
     """Refuses what can be refused before torch is imported."""
     if arguments.out is None:
         raise InputError("-o must be the directory of the engine to be written, got none")
-    if arguments.target is None and arguments.precision not in _OF_ENGINES:
+    if arguments.precision not in _OF_ENGINES and not plan_verb.asked(arguments):
         raise InputError(
             f"--precision {arguments.precision} must go with --target tensorrt or tensorrt-rtx"
         )

@@ -18,9 +18,7 @@ from picme_rt.verbs import DEFAULT_ENGINE
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say which engine runs where."""
-    parser.add_argument(
-        "--device", default="auto", help="auto, cpu, or cuda:N with tensorrt (default: auto)"
-    )
+    parser.add_argument("--device", default="auto", help="auto or cpu (default: auto)")
     parser.add_argument(
         "--backend",
         default="auto",
