@@ -1,6 +1,6 @@
 """`composite` on a GPU: arrays of any library in, an array of the caller's filled, on a stream."""
 
-from picme_rt.cuda_arrays import CudaArray, Placed, check_shape, place, stream_of
+from picme_rt.cuda_arrays import CudaArray, Placed, Stream, check_shape, place, stream_of
 from picme_rt.cuda_launch import launch
 from picme_rt.errors import InputError
 from picme_rt.packed_canvases import PackedCanvases
@@ -16,7 +16,7 @@ def composite_cuda(
     *,
     out: CudaArray,
     scratch: CudaArray,
-    stream: int | None = None,
+    stream: Stream | None = None,
 ) -> None:
     """`picme_rt.kernels.composite` on a GPU; the bytes are the same.
 
@@ -35,7 +35,7 @@ def composite_cuda(
         out: (B, k, H, W, 3) uint8, written; it overlaps no other array.
         scratch: float32 of `canvases.scratch_shape(k)`, written; it overlaps no other array. Its g
             may be larger, for canvases to come.
-        stream: address of the CUDA stream, torch's `stream.cuda_stream`, CuPy's `stream.ptr`. None
+        stream: the CUDA stream: its address, or a stream of torch, CuPy, pycuda or cuda.core. None
             takes the stream that the arrays name, else CUDA's default stream: torch names none, so
             pass it unless torch works on its default stream too.
 

@@ -23,6 +23,9 @@ class SpeaksCuda(Protocol):
     def __cuda_array_interface__(self) -> Mapping[str, object]: ...
 
 
+Stream = int | object
+"""The address of a CUDA stream, or an object of a library that has one."""
+_ADDRESSES = ("cuda_stream", "ptr", "handle")  # torch's name for it, CuPy's, pycuda's
 CudaArray = SpeaksCuda | dlpack.SpeaksDlpack
 
 
@@ -44,18 +47,20 @@ class Placed(NamedTuple):
     owner: object
 
 
-def stream_of(arrays: Iterable[object], given: int | None) -> int:
+def stream_of(arrays: Iterable[object], given: Stream | None) -> int:
     """The stream that a launch on these arrays is queued on.
 
     Args:
         arrays: Arrays of any library.
-        given: The caller's; it has ordered the arrays' makers before it. None takes the one that
-            the arrays name, and CUDA's default stream if none names any.
+        given: The caller's, as a number or as torch, CuPy, pycuda or cuda.core have it; it has
+            ordered the arrays' makers before it. None takes the one that the arrays name, and
+            CUDA's default stream if none names any.
 
     Raises:
         InputError: `given` is no stream, or the arrays name different ones.
     """
     if given is not None:
+        given = _address(given)
         if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**64:
             raise InputError(
                 f"stream must be the address of a CUDA stream as an integer, got {given!r}: "
@@ -72,6 +77,17 @@ def stream_of(arrays: Iterable[object], given: int | None) -> int:
     if isinstance(found, bool) or not isinstance(found, int) or found < 1:
         raise InputError(f"an array must name its stream as a positive integer, got {found!r}")
     return found
+
+
+def _address(stream: Stream) -> Stream:
+    """The address that a library's stream has; whatever is no stream stays as it is."""
+    if (protocol := getattr(stream, "__cuda_stream__", None)) is not None:  # cuda.core's
+        _, address = protocol()
+        return int(address)
+    for name in _ADDRESSES:
+        if isinstance(found := getattr(stream, name, None), int):
+            return found
+    return stream
 
 
 def place(
@@ -91,7 +107,7 @@ def place(
     Raises:
         InputError: It is not on a GPU, or is not as said; nothing is converted.
     """
-    pointer, shape, strides, found, read_only, owner = _described(name, array, stream)
+    pointer, shape, strides, found, read_only, owner = described(name, array, stream)
     dtype = _name(found)
     if dtype == "uint16" and "bfloat16" in dtypes.split():
         dtype = "bfloat16"
@@ -101,7 +117,7 @@ def place(
     if len(shape) != len(axes):
         raise InputError(f"{name} must have the axes ({', '.join(axes)}), got shape {shape}")
     empty = 0 in shape
-    if not empty and strides is not None and not _contiguous(shape, strides, found.itemsize):
+    if not empty and strides is not None and not contiguous(shape, strides, found.itemsize):
         raise InputError(
             f"{name} must be C-contiguous, got shape {shape} with strides {strides} in bytes: "
             "make a contiguous copy on the GPU"
@@ -141,7 +157,20 @@ def _interface(array: object) -> Mapping[str, object]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _described(name: str, array: object, stream: int) -> dlpack.Tensor:
+def is_on_gpu(array: object) -> bool:
+    """Whether an array says that it lies on a GPU."""
+    if _interface(array):
+        return True
+    where = getattr(array, "__dlpack_device__", None)
+    return where is not None and where()[0] in (dlpack.CUDA, dlpack.CUDA_MANAGED)
+
+
+def described(name: str, array: object, stream: int) -> dlpack.Tensor:
+    """What an array on a GPU says of itself.
+
+    Raises:
+        InputError: It is not on a GPU, or does not say all that is needed.
+    """
     if interface := _interface(array):
         return _from_interface(name, array, interface)
     where = getattr(array, "__dlpack_device__", None)
@@ -185,7 +214,8 @@ def _from_interface(name: str, array: object, held: Mapping[str, object]) -> dlp
     )
 
 
-def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
+def contiguous(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
+    """Whether strides in bytes are those of a C-contiguous array."""
     expected = itemsize
     for size, stride in zip(reversed(shape), reversed(strides), strict=True):
         if size != 1 and stride != expected:

@@ -1,5 +1,7 @@
 """The way to the compiled CUDA kernels, and what it says when there is none."""
 
+from collections.abc import Callable
+
 from picme_rt.errors import InputError, UnavailableError
 
 
@@ -9,6 +11,21 @@ def launch(kernel: str, **arguments: object) -> None:
     Raises:
         InputError: It refuses an argument, such as an address on no GPU.
         UnavailableError: It is not built, or there is no GPU to run it.
+    """
+    call = find(kernel)
+    try:
+        call(**arguments)
+    except ValueError as exc:
+        raise InputError(f"{kernel}: {exc}") from exc
+    except RuntimeError as exc:
+        raise UnavailableError(f"{kernel} needs a GPU that works, CUDA says: {exc}") from exc
+
+
+def find(kernel: str) -> Callable[..., None]:
+    """`picme_rt._kernels.KERNEL`.
+
+    Raises:
+        UnavailableError: It is not built.
     """
     try:
         import picme_rt._kernels as native
@@ -22,9 +39,5 @@ def launch(kernel: str, **arguments: object) -> None:
             f"{kernel} needs kernels built with nvcc, these are for {native.built_for}: "
             "run `PICME_CUDA=ON pip install .` where nvcc is"
         )
-    try:
-        getattr(native, kernel)(**arguments)
-    except ValueError as exc:
-        raise InputError(f"{kernel}: {exc}") from exc
-    except RuntimeError as exc:
-        raise UnavailableError(f"{kernel} needs a GPU that works, CUDA says: {exc}") from exc
+    found: Callable[..., None] = getattr(native, kernel)
+    return found

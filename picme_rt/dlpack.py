@@ -45,7 +45,9 @@ class Tensor(NamedTuple):
     capsule: object
 
 
-class _DLTensor(ctypes.Structure):
+class DLTensor(ctypes.Structure):
+    """DLTensor of dlpack.h."""
+
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("device_type", ctypes.c_int32),
@@ -60,14 +62,16 @@ class _DLTensor(ctypes.Structure):
     )
 
 
-class _Versioned(ctypes.Structure):
+class Versioned(ctypes.Structure):
+    """DLManagedTensorVersioned of dlpack.h."""
+
     _fields_ = (
         ("major", ctypes.c_uint32),
         ("minor", ctypes.c_uint32),
         ("manager_context", ctypes.c_void_p),
         ("deleter", ctypes.c_void_p),
         ("flags", ctypes.c_uint64),
-        ("tensor", _DLTensor),
+        ("tensor", DLTensor),
     )
 
 
@@ -92,17 +96,17 @@ def read(array: SpeaksDlpack, stream: int) -> Tensor:
         capsule = array.__dlpack__(stream=stream)
     name = _name(capsule)
     if name == b"dltensor":
-        held = _DLTensor.from_address(_pointer(capsule, name))
+        held = DLTensor.from_address(_pointer(capsule, name))
         return _described(held, False, capsule)
     if name == b"dltensor_versioned":
-        versioned = _Versioned.from_address(_pointer(capsule, name))
+        versioned = Versioned.from_address(_pointer(capsule, name))
         if versioned.major == 1:
             return _described(versioned.tensor, bool(versioned.flags & _READ_ONLY), capsule)
         raise ValueError(f"DLPack {versioned.major}.{versioned.minor} is not known, 1.x is")
     raise ValueError(f"a capsule of the name {name!r} is none of DLPack's")
 
 
-def _described(held: _DLTensor, read_only: bool, capsule: object) -> Tensor:
+def _described(held: DLTensor, read_only: bool, capsule: object) -> Tensor:
     kind, size = _KINDS.get(held.code), held.bits // 8
     dtype = None
     if kind and held.lanes == 1 and size in ((2,) if kind == "V" else (1, 2, 4, 8)):

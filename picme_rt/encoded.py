@@ -201,7 +201,7 @@ class Encoded(Encoding):
                     for decode, z in zip(decoders, latents, strict=True)
                 ]
                 for decode, pictures in zip(decoders, made, strict=True):
-                    _check_picture(pictures, decode.box)
+                    check_picture(pictures, decode.box)
                 for index in range(max(block, request.first), min(block + size, end)):
                     place = index - request.first
                     target = np.empty_like(self._img) if into is None else into[place]
@@ -311,7 +311,8 @@ def _check_log_alpha(largest: float) -> None:
         )
 
 
-def _check_picture(pictures: Float, box: Box) -> None:
+def check_picture(pictures: Float, box: Box) -> None:
+    """Refuses what no decoder gives in the box (micro_batch, 3, S, S) of its pictures."""
     pictures = pictures[:, :, box.top : box.bottom, box.left : box.right]
     _check_magnitude(max(pictures.max(), -pictures.min()))
 

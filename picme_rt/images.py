@@ -5,6 +5,7 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from picme_rt import cuda_arrays
 from picme_rt.errors import InputError
 
 Image = NDArray[np.uint8]
@@ -30,7 +31,8 @@ class PilImage(Protocol):
         ...
 
 
-ImageLike = ArrayLike | PilImage
+ImageLike = ArrayLike | PilImage | cuda_arrays.CudaArray
+"""Arrays on a GPU too, of any library: they are fetched (`picme_rt.cuda_fetch`)."""
 
 
 def _is_pil(value: object) -> TypeGuard[PilImage]:
@@ -112,12 +114,17 @@ def _converted(img: PilImage) -> PilImage:
 
 def _array(name: str, value: object) -> NDArray[np.generic]:
     try:
-        array = np.asarray(value)
+        on_gpu = cuda_arrays.is_on_gpu(value)
+        array = np.empty(0) if on_gpu else np.asarray(value)
     except Exception as exc:  # what another library's object raises when it is asked for its values
         raise InputError(
             f"{name} must be an array or a PIL image that can be read, "
             f"got {type(value).__name__}: {exc}"
         ) from exc
+    if on_gpu:
+        from picme_rt import cuda_fetch
+
+        return cuda_fetch.fetch(name, value)
     if array.dtype == object or isinstance(value, (str, bytes)):
         raise InputError(
             f"{name} must be an array or a PIL image, got {type(value).__name__}; open a file "

@@ -4,16 +4,20 @@ A session is asked for pictures of all kinds; a model gets bytes and a hole that
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from picme_rt import backends, encoded, kernels
 from picme_rt import engine as engines
-from picme_rt.encoded import Encoded, Encoding
+from picme_rt.encoded import Completions, Encoded, Encoding, Request
 from picme_rt.engine import Engine
 from picme_rt.errors import ClosedError
 from picme_rt.images import Hole, Image
 from picme_rt.turns import Turns
+
+if TYPE_CHECKING:
+    from picme_rt.device_model import DeviceCompletions
 
 CLOSED = "this session is closed; open another one with picme_rt.Session"
 
@@ -73,6 +77,26 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Frees what it holds."""
+        ...
+
+
+@runtime_checkable
+class TakesBatches(Protocol):
+    """A model that completes several pictures in one run."""
+
+    def complete_together(
+        self, pictures: Sequence[Image], holes: Sequence[Hole], requests: Sequence[Request]
+    ) -> list[Completions]:
+        """Completes pictures (H, W, 3) uint8; the requests are equal but for the seed."""
+        ...
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """A picture made ready whose results may stay on a GPU."""
+
+    def on_device(self, request: Request) -> "DeviceCompletions":
+        """`Encoding.complete`, the pictures left where they are made."""
         ...
 
 

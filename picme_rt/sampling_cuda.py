@@ -1,6 +1,6 @@
 """`sample_gmm` on a GPU: arrays of any library in, arrays of the caller's filled, on a stream."""
 
-from picme_rt.cuda_arrays import CudaArray, Placed, check_shape, place, stream_of
+from picme_rt.cuda_arrays import CudaArray, Placed, Stream, check_shape, place, stream_of
 from picme_rt.cuda_launch import launch
 from picme_rt.errors import InputError
 from picme_rt.kernels import Mode, check_options
@@ -22,7 +22,7 @@ def sample_gmm_cuda(
     out_z: CudaArray,
     out_primitive: CudaArray,
     out_log_prob: CudaArray | None = None,
-    stream: int | None = None,
+    stream: Stream | None = None,
 ) -> None:
     """`picme_rt.kernels.sample_gmm` on a GPU; z and primitive have the same bits.
 
@@ -49,7 +49,7 @@ def sample_gmm_cuda(
         out_primitive: (B, k) int32, written.
         out_log_prob: (B, k) float32, of z before it is rounded, written to a relative 1e-5; None
             computes none, which is faster.
-        stream: address of the CUDA stream, torch's `stream.cuda_stream`, CuPy's `stream.ptr`. None
+        stream: the CUDA stream: its address, or a stream of torch, CuPy, pycuda or cuda.core. None
             takes the stream that the arrays name, else CUDA's default stream: torch names none, so
             pass it unless torch works on its default stream too.
 

@@ -8,7 +8,7 @@ import numbers
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self, overload
 
 import numpy as np
 
@@ -18,9 +18,12 @@ from picme_rt.encoded import Completion, Completions, Encoding, Request, check_s
 from picme_rt.errors import InputError
 from picme_rt.images import ImageLike
 from picme_rt.kernels import Mode
-from picme_rt.models import Info, Model, open_engine
+from picme_rt.models import Info, Model, OnDevice, TakesBatches, open_engine
 from picme_rt.pipeline import GoOn
 from picme_rt.turns import Turns
+
+if TYPE_CHECKING:
+    from picme_rt.device_model import DeviceCompletions
 
 PATCH = "patch"
 _LONGEST_WAIT = 86_400_000  # a day
@@ -33,10 +36,12 @@ class Session:
     Args:
         engine: The engine's directory, or the word `patch`: the hole is filled with patches of the
             picture itself, without any engine (docs/patch.md). A directory of that name: `./patch`.
-        device: `cpu`, `cuda` (the first GPU), `cuda:N`, or `auto`: the CPU.
+        device: `cpu`, `cuda` (the first GPU), `cuda:N`, or `auto`: the CPU; the first GPU with
+            backend tensorrt.
         backend: `onnxruntime`, `openvino` (the CPU alone), `torch`, or `auto`: on the CPU the
             fastest that `picme bench --tune` found with this engine on this machine, else the first
-            of the first two that is installed; on a GPU the first that finds it.
+            of the first two that is installed; on a GPU the first that finds it. Or `tensorrt`,
+            which `auto` never takes: it needs plans (`picme export --target`).
         precision: One of the engine's variants, such as `int8`, or what a backend makes of fp32:
             `bf16` (openvino, torch), and on a GPU `fp16` and `tf32` (torch). In the first three up
             to a few levels from fp32 in the hole, with the same primitives and log probabilities.
@@ -45,7 +50,7 @@ class Session:
         threads: Threads that one run of the backend computes with, 1 to 4096; None is what was
             measured, else one for each physical core. With 1, calls of several threads share the
             cores best; a single call takes longer. Results may differ in a level with another
-            number, and `info` says it. A GPU computes one call at a time.
+            number, and `info` says it. A GPU computes one call at a time, whatever it is.
         max_wait_ms: Most milliseconds that a run waits for its turn while as many calls compute as
             there are cores; then it goes ahead beside them. None waits, oldest first; 0 never does.
             No result depends on it.
@@ -79,6 +84,16 @@ class Session:
             patch_model.check(device, backend, precision, max_wait_ms)
             self._model: Model = patch_model.PatchModel(threads or choices.cores())
             return
+        if backend == "tensorrt":
+            from picme_rt import device_model
+
+            if longest is not None:
+                raise InputError(
+                    f"max_wait_ms must be None with backend tensorrt, got {max_wait_ms!r}: a GPU "
+                    "takes one run at a time, oldest first"
+                )
+            self._model = device_model.open_model(Path(engine), device=device, precision=precision)
+            return
         self._model = open_engine(
             Path(engine),
             device=device,
@@ -93,6 +108,7 @@ class Session:
         """What runs, and what `auto` chose."""
         return self._model.info()
 
+    @overload
     def complete(
         self,
         img: ImageLike,
@@ -103,7 +119,35 @@ class Session:
         mode: Mode = "categorical",
         primitive: int | None = None,
         temperature: float = 1.0,
-    ) -> Completions:
+        device_output: Literal[False] = False,
+    ) -> Completions: ...
+
+    @overload
+    def complete(
+        self,
+        img: ImageLike,
+        mask: ImageLike,
+        *,
+        k: int = 6,
+        seed: int = 0,
+        mode: Mode = "categorical",
+        primitive: int | None = None,
+        temperature: float = 1.0,
+        device_output: Literal[True],
+    ) -> "DeviceCompletions": ...
+
+    def complete(
+        self,
+        img: ImageLike,
+        mask: ImageLike,
+        *,
+        k: int = 6,
+        seed: int = 0,
+        mode: Mode = "categorical",
+        primitive: int | None = None,
+        temperature: float = 1.0,
+        device_output: bool = False,
+    ) -> "Completions | DeviceCompletions":
         """K completions of one picture.
 
         Latent i is a function of (seed, i) alone: never of k, batch, thread or device.
@@ -119,6 +163,8 @@ class Session:
                 the likeliest primitive, without noise.
             primitive: Draw every result from this primitive (App. C).
             temperature: Factor on the standard deviation of each primitive.
+            device_output: Whether the pictures stay on the GPU, as an array with
+                `__cuda_array_interface__` and DLPack; with backend tensorrt alone.
 
         Returns:
             `Completions`; an empty mask gives k copies of `img`.
@@ -129,7 +175,14 @@ class Session:
         """
         pixels = images.read_image(img)
         check_size(pixels.shape, k)
-        return self.encode(pixels, mask).complete(
+        encoded = self.encode(pixels, mask)
+        if device_output:
+            if not isinstance(encoded, OnDevice):
+                raise InputError(
+                    f"device_output must go with backend tensorrt, got {self.info.backend}"
+                )
+            return encoded.on_device(Request(k, seed, 0, mode, primitive, temperature))
+        return encoded.complete(
             k=k, seed=seed, mode=mode, primitive=primitive, temperature=temperature
         )
 
@@ -189,6 +242,14 @@ class Session:
             )
         pictures = [images.read_image(img) for img in imgs]
         check_size((sum(picture.size for picture in pictures),), k)
+
+        if isinstance(self._model, TakesBatches):
+            holes = [
+                images.read_mask(mask, picture.shape[:2])
+                for mask, picture in zip(masks, pictures, strict=True)
+            ]
+            asked = [Request(k, one, 0, mode, primitive, temperature) for one in seeds]
+            return self._model.complete_together(pictures, holes, asked)
 
         def work(place: int, go_on: GoOn) -> Completions:
             request = Request(k, seeds[place], 0, mode, primitive, temperature)

@@ -23,6 +23,8 @@ class Tensor(NamedTuple):
         kind: float32, or int64 for a box.
         batched: Whether it has a batch axis.
         cropped: Whether its two last sides follow the box and are at most those of `shape`.
+        repeated: Whether an axis of k, the latents a picture, stands after the batch's: in graphs
+            for plans alone (docs/engine-format.md).
     """
 
     name: str
@@ -30,11 +32,12 @@ class Tensor(NamedTuple):
     kind: Kind = "float32"
     batched: bool = True
     cropped: bool = False
+    repeated: bool = False
 
     @property
     def axes(self) -> tuple[int | str, ...]:
         """All axes: numbers, and names of those that are free."""
-        front: tuple[int | str, ...] = ("B",) if self.batched else ()
+        front: tuple[int | str, ...] = ("B",) * self.batched + ("k",) * self.repeated
         sides: tuple[int | str, ...] = SIDES if self.cropped else self.shape[-2:]
         return *front, *self.shape[:-2], *sides
 

@@ -1,5 +1,7 @@
 """Arrays that only say that they lie on a GPU: what is read off them, and what is refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -168,6 +170,17 @@ def test_the_stream_is_the_given_one_else_the_arrays_else_the_default(named, giv
 
 def test_an_array_without_the_interface_names_no_stream():
     assert stream_of([SpeaksDlpack(FLOATS), Speaks(stream=9)], None) == 9
+
+
+@pytest.mark.parametrize("name", ["cuda_stream", "ptr", "handle"])
+def test_a_stream_may_be_an_object_of_a_library(name):
+    """torch's, CuPy's and pycuda's name for the address; then the protocol of cuda.core."""
+    assert stream_of([], SimpleNamespace(**{name: 5})) == 5
+    assert stream_of([], SimpleNamespace(**{name: 0})) == 1
+
+
+def test_a_stream_may_speak_the_protocol_of_cuda_core():
+    assert stream_of([], SimpleNamespace(__cuda_stream__=lambda: (0, 9), handle=object())) == 9
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def test_it_measures_every_part_without_a_gpu(measured):
     assert done.returncode == 0, done.stderr
     report = json.loads(out.read_text())
     assert report["settings"] == {"machine": "cpu", "tiny": True}
-    assert list(report["parts"]) == ["environment", "decode", "training", "kernels", "inference"]
+    parts = ["environment", "decode", "training", "kernels", "inference", "tensorrt"]
+    assert list(report["parts"]) == parts
     for part, found in report["parts"].items():
         assert found["seconds"] >= 0
         assert all(check["pass"] for check in found["checks"])

@@ -21,6 +21,7 @@ MODULES = {
     "training": "gpu.steps",
     "kernels": "gpu.kernels",
     "inference": "gpu.inference",
+    "tensorrt": "gpu.tensorrt_session",
 }
 FORMAT = 1
 Report = dict[str, Any]

@@ -1,10 +1,14 @@
-"""`picme export ENGINE --pipeline | --target triton`: an engine for other programs and servers."""
+"""`picme export ENGINE --pipeline | --target triton`: an engine for other programs and servers.
+
+`--target` is declared here for plans too (`plan_verb`).
+"""
 
 import argparse
 import dataclasses
 import json
 
 from picme_rt import engine as engines
+from picme_rt.backends.tensorrt_library import LIBRARIES
 from picme_rt.errors import InputError
 
 TARGETS = ("triton",)
@@ -13,8 +17,9 @@ TARGETS = ("triton",)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of deployment."""
     parser.add_argument(
-        "--target", choices=TARGETS,
-        help="triton: an ENGINE as models in OUT, a repository of Triton Inference Server",
+        "--target", choices=(*TARGETS, *LIBRARIES),
+        help="triton: an ENGINE as models in OUT, a repository of Triton Inference Server; plans "
+        "for NVIDIA's GPUs: tensorrt for the one that is here, tensorrt-rtx without any",
     )  # fmt: skip
     parser.add_argument(
         "--pipeline", action="store_true",
@@ -58,6 +63,8 @@ def _check(arguments: argparse.Namespace) -> None:
             f"{what} must be given an engine, got {arguments.source}; `picme export CHECKPOINT -o "
             "ENGINE` makes one"
         )
+    if arguments.out is None:
+        raise InputError(f"{what} needs -o OUT, the file or directory to be made")
     others = ["calibration", "lpips_weights", "card", "data", "licence", "commit"]
     wrong = [name for name in others if getattr(arguments, name)]
     wrong += ["precision"] if arguments.precision != "fp32" else []

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from picme_export import deploy_verb
+from picme_export import deploy_verb, plan_verb
 from picme_rt import engine as engines
 from picme_rt.errors import InputError
 from picme_rt.verbs import info
@@ -13,7 +13,8 @@ from picme_rt.verbs import info
 if TYPE_CHECKING:  # torch, only when it runs: `--help` stays instant
     from picme_export.variant import Calibration
 
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "int8", "fp16", "bf16")
+_OF_ENGINES = ("fp32", "int8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,11 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a checkpoint, a run (its newest), or with --calibration an engine, to which a lower "
         "precision is added; with --pipeline or --target an engine",
     )  # fmt: skip
-    parser.add_argument("-o", "--out", type=Path, required=True, help="the engine's directory")
+    parser.add_argument(
+        "-o", "--out", type=Path,
+        help="the engine's directory; not needed where plans are built beside an engine's graphs",
+    )  # fmt: skip
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32",
-        help="fp32 alone, or int8 beside it (default: fp32)",
+        help="fp32 alone, or int8 beside it; fp16 and bf16 for plans alone (default: fp32)",
     )  # fmt: skip
+    plan_verb.add_arguments(parser)
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR",
         help="a hundred pictures or more, a folder or a file of picme pack: int8 is calibrated on "
@@ -53,6 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
     if deploy_verb.asked(arguments):
         deploy_verb.run(arguments)
         return
+    if plan_verb.asked(arguments) and (arguments.source / engines.MANIFEST).exists():
+        plan_verb.run(arguments, arguments.source)
+        return
     _check(arguments)
     from picme_export import export, variant
 
@@ -72,11 +80,19 @@ def run(arguments: argparse.Namespace) -> None:
             force=arguments.force,
         )
     _print(arguments, errors)
+    if plan_verb.asked(arguments):
+        plan_verb.run(arguments, arguments.out)
 
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuses what can be refused before torch is imported."""
-    if arguments.precision != "fp32" and arguments.calibration is None:
+    if arguments.out is None:
+        raise InputError("-o must be the directory of the engine to be written, got none")
+    if arguments.precision not in _OF_ENGINES and not plan_verb.asked(arguments):
+        raise InputError(
+            f"--precision {arguments.precision} must go with --target tensorrt or tensorrt-rtx"
+        )
+    if arguments.precision == "int8" and arguments.calibration is None:
         raise InputError(
             f"--precision {arguments.precision} must have --calibration DIR with real pictures, "
             "got none"

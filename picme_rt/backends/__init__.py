@@ -138,7 +138,9 @@ def choose(engine: Engine, *, backend: str, device: str, precision: str) -> Chos
     every = dict.fromkeys(p for name in BACKENDS for p in offered(engine, name, place.kind))
     for what, got, known in (("backend", backend, BACKENDS), ("precision", precision, (*every,))):
         if got not in ("auto", *known):
-            raise InputError(f"{what} must be one of {('auto', *known)}, got {got!r}")
+            named = f"{what} must be one of {('auto', *known)}"
+            cure = ", or tensorrt where there is an NVIDIA GPU" if what == "backend" else ""
+            raise InputError(f"{named}{cure}, got {got!r}")
     any_near = precision == "auto"
     if any_near:
         precision = plain(engine)

@@ -28,7 +28,8 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         default="auto",
-        help="auto, onnxruntime, openvino (the CPU alone) or torch (default: auto)",
+        help="auto, onnxruntime, openvino (the CPU alone), torch, or tensorrt, for which plans "
+        "were built (default: auto)",
     )
     parser.add_argument(
         "--precision", default="auto",

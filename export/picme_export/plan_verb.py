@@ -1,0 +1,81 @@
+"""`picme export ENGINE --target tensorrt|tensorrt-rtx`: plans beside an engine's graphs."""
+
+import argparse
+import json
+from pathlib import Path
+
+from picme_rt import plans
+from picme_rt.backends.tensorrt_library import LIBRARIES
+from picme_rt.errors import InputError
+
+_NOT_FOR_PLANS = (
+    "out",
+    "calibration",
+    "lpips_weights",
+    "name",
+    "card",
+    "data",
+    "licence",
+    "commit",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of plans but `--target`, which other exports share."""
+    group = parser.add_argument_group("plans for NVIDIA's GPUs")
+    group.add_argument(
+        "--gpu", choices=(plans.PORTABLE, *plans.RTX_TARGETS),
+        help="with tensorrt-rtx: portable is every GPU from sm80 on that it knows, of which sm90 "
+        "is none (default: portable)",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-batch", type=int, default=plans.Options.max_batch, metavar="B",
+        help=f"most pictures a run (default: {plans.Options.max_batch})",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-k", type=int, default=plans.Options.max_k, metavar="K",
+        help=f"most results a picture and run (default: {plans.Options.max_k})",
+    )  # fmt: skip
+
+
+def asked(arguments: argparse.Namespace) -> bool:
+    """Whether plans are to be built."""
+    return arguments.target in LIBRARIES
+
+
+def run(arguments: argparse.Namespace, engine: Path) -> None:
+    """Builds; prints what was built.
+
+    Raises:
+        InputError: Arguments of another kind of export, or a number out of range.
+    """
+    if arguments.source == engine:
+        for name in _NOT_FOR_PLANS:
+            if getattr(arguments, name):
+                raise InputError(
+                    f"--{name.replace('_', '-')} must not go with --target and an engine: plans "
+                    "are built beside its graphs"
+                )
+    for name in ("max_batch", "max_k"):
+        if not 1 <= getattr(arguments, name) <= plans.MOST:
+            raise InputError(
+                f"--{name.replace('_', '-')} must be 1 to {plans.MOST}, "
+                f"got {getattr(arguments, name)}"
+            )
+    options = plans.Options(arguments.precision, arguments.max_batch, arguments.max_k)
+    from picme_export import plan_builder
+
+    done = plan_builder.write(
+        engine,
+        library=arguments.target,
+        options=options,
+        gpu=arguments.gpu,
+        force=arguments.force,
+    )
+    if arguments.json:
+        print(json.dumps({"plans": str(done.path), **json.loads(plans.record(done))}, indent=1))
+        return
+    for role in plans.ROLES:
+        size = done.files[role].bytes
+        print(f"{role:8} {done.layers[role]} layers, {size / 1e6:.1f} MB, {options.precision}")
+    print(done.path)
