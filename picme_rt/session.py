@@ -5,7 +5,7 @@ done = session.complete(img, mask, k=6)
 """
 
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,7 +14,8 @@ import numpy as np
 
 from picme_rt import choices, images, pipeline
 from picme_rt.compiled import check_integer
-from picme_rt.encoded import Completion, Completions, Encoding, Request, check_size
+from picme_rt.encoded import Completion, Completions, Diversity, Encoding, Request, check_size
+from picme_rt.engine import kind_of
 from picme_rt.errors import InputError
 from picme_rt.images import ImageLike
 from picme_rt.kernels import Mode
@@ -75,7 +76,12 @@ class Session:
             patch_model.check(device, backend, precision, max_wait_ms)
             self._model: Model = patch_model.PatchModel(threads or choices.cores())
             return
-        self._model = EngineModel(
+        model: Callable[..., Model] = EngineModel
+        if kind_of(Path(engine)) == "idc":
+            from picme_rt import pyramid_model
+
+            model = pyramid_model.PyramidModel
+        self._model = model(
             Path(engine),
             device=device,
             backend=backend,
@@ -99,6 +105,7 @@ class Session:
         mode: Mode = "categorical",
         primitive: int | None = None,
         temperature: float = 1.0,
+        diversity: Diversity | None = None,
     ) -> Completions:
         """K completions of one picture.
 
@@ -115,6 +122,8 @@ class Session:
                 the likeliest primitive, without noise.
             primitive: Draw every result from this primitive (App. C).
             temperature: Factor on the standard deviation of each primitive.
+            diversity: Of engines of kind `idc` alone: `low`, `mid` (which None is) or `high`, or at
+                how many places from the known ones, at every scale, noise begins (7, 4 and 0).
 
         Returns:
             `Completions`; an empty mask gives k copies of `img`.
@@ -126,7 +135,12 @@ class Session:
         pixels = images.read_image(img)
         check_size(pixels.shape, k)
         return self.encode(pixels, mask).complete(
-            k=k, seed=seed, mode=mode, primitive=primitive, temperature=temperature
+            k=k,
+            seed=seed,
+            mode=mode,
+            primitive=primitive,
+            temperature=temperature,
+            diversity=diversity,
         )
 
     def stream(
@@ -139,10 +153,16 @@ class Session:
         mode: Mode = "categorical",
         primitive: int | None = None,
         temperature: float = 1.0,
+        diversity: Diversity | None = None,
     ) -> Iterator[Completion]:
         """The results of `complete` one by one, each as soon as it is ready, in flat memory."""
         return self.encode(img, mask).stream(
-            k=k, seed=seed, mode=mode, primitive=primitive, temperature=temperature
+            k=k,
+            seed=seed,
+            mode=mode,
+            primitive=primitive,
+            temperature=temperature,
+            diversity=diversity,
         )
 
     def complete_batch(
@@ -155,6 +175,7 @@ class Session:
         mode: Mode = "categorical",
         primitive: int | None = None,
         temperature: float = 1.0,
+        diversity: Diversity | None = None,
     ) -> list[Completions]:
         """Completes several pictures, of any sizes; entry b equals `complete` of picture b.
 
@@ -166,6 +187,7 @@ class Session:
             mode: As in `complete`.
             primitive: As in `complete`.
             temperature: As in `complete`.
+            diversity: As in `complete`.
 
         Raises:
             InputError: As in `complete`, or the lengths differ.
@@ -187,7 +209,7 @@ class Session:
         check_size((sum(picture.size for picture in pictures),), k)
 
         def work(place: int, go_on: GoOn) -> Completions:
-            request = Request(k, seeds[place], 0, mode, primitive, temperature)
+            request = Request(k, seeds[place], 0, mode, primitive, temperature, diversity)
             return self.encode(pictures[place], masks[place]).gather(request, go_on)
 
         at_once = min(_BATCH_AT_ONCE, choices.cores())

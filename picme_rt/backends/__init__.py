@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from picme_rt import choices
 from picme_rt.choices import Settings
-from picme_rt.engine import Engine
+from picme_rt.engine import Bundle, Engine
 from picme_rt.errors import InputError, MissingPackageError
 from picme_rt.framing import Box
 from picme_rt.images import Float
@@ -71,7 +71,7 @@ class Chosen(NamedTuple):
     by: Literal["asked", "measured", "default"]
 
 
-def offered(engine: Engine, backend: str) -> tuple[str, ...]:
+def offered(engine: Bundle, backend: str) -> tuple[str, ...]:
     """The precisions in which a backend runs an engine: its variants, and what it makes of fp32."""
     made = _MADE_OF_FP32[backend] if "fp32" in engine.variants else ()
     return (*engine.variants, *(p for p in made if p not in engine.variants))
@@ -87,12 +87,12 @@ def defaults(backend: str, precision: str) -> Settings:
     return Settings(backend, precision, threads=choices.cores())
 
 
-def plain(engine: Engine) -> str:
+def plain(engine: Bundle) -> str:
     """The precision that `auto` is where nobody allowed another: fp32, or the first variant."""
     return "fp32" if "fp32" in engine.variants else next(iter(engine.variants))
 
 
-def choose(engine: Engine, *, backend: str, device: str, precision: str) -> Chosen:
+def choose(engine: Bundle, *, backend: str, device: str, precision: str) -> Chosen:
     """Finds settings; a backend that is named is opened with its defaults.
 
     Args:
@@ -142,7 +142,7 @@ def choose(engine: Engine, *, backend: str, device: str, precision: str) -> Chos
     return Chosen(defaults(here[0], precision), "default")
 
 
-def _allowed(engine: Engine, one: choices.Measured) -> bool:
+def _allowed(engine: Bundle, one: choices.Measured) -> bool:
     """Whether `auto` may be a lower precision: tuning allowed it, and nobody sees a difference."""
     found = engine.quality.get(one.settings.precision)
     return one.lower and found is not None and found.near

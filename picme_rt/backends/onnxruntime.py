@@ -39,6 +39,11 @@ def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
     )
 
 
+def runners(graph: Checked, settings: Settings) -> Callable[[], Runner]:
+    """Runners of one graph that is alone in its engine; raises as `load` does."""
+    return _runners(_import(), graph, settings.micro_batch, settings.threads)
+
+
 def _import() -> ModuleType:
     """Imports ONNX Runtime without its telemetry, a thread that reports to its vendor."""
     with _importing:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from picme_rt import atomic, choices, files, folder
-from picme_rt.encoded import Request
+from picme_rt.encoded import Diversity, Request
 from picme_rt.errors import InputError
 from picme_rt.models import Info
 from picme_rt.session import Session
@@ -57,6 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, default=1.0, help="factor on the spread (default: 1)"
     )
     parser.add_argument(
+        "--diversity", type=_diversity, metavar="low|mid|high|PLACES",
+        help="of an engine of one picture (picme internal): how much results differ, or at how "
+        "many places from the known ones that begins: 7, 4, 0 (default: mid)",
+    )  # fmt: skip
+    parser.add_argument(
         "--format", default="png", choices=files.FORMATS,
         help="of the results; png and webp (lossless) keep every known pixel, jpg (quality 95) "
         "does not (default: png)",
@@ -78,6 +83,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_arguments(parser)
 
 
+def _diversity(text: str) -> Diversity:
+    """A word as it is, a number as such; what is neither the engine refuses."""
+    try:
+        return float(text)
+    except ValueError:
+        return text  # type: ignore[return-value]  # any word: `pyramid_encoded` knows which
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Writes OUT/NAME_00.png ... and OUT/NAME_sheet.png for each picture."""
     threads = arguments.threads
@@ -97,7 +110,10 @@ def run(arguments: argparse.Namespace) -> None:
             mode=arguments.mode,
             primitive=arguments.primitive,
             temperature=arguments.temperature,
+            # one that only some kinds have is looked at by these, with the first picture
+            diversity=None if session.info.picture else arguments.diversity,
         ).checked(session.info.primitives)
+        asked = asked._replace(diversity=arguments.diversity)
         if asked.k > folder.MOST:
             raise InputError(
                 f"k must be at most {folder.MOST} results on disk a picture, got {asked.k}; "
