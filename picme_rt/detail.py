@@ -17,7 +17,7 @@ from picme_rt.images import Float, Hole, Image, to_levels
 from picme_rt.patch_search import REACH, Picture, Places, Search
 from picme_rt.resample import Taps
 
-CONTEXT = 96  # least pixels of known picture around the hole that keys come from
+CONTEXT = (96, 256)  # pixels of known picture around the hole that keys come from: as it is wide
 EXACT = 1 << 21  # most pairs of query and key that are compared one by one
 ROUNDS = 8  # of PatchMatch, which begins with any keys
 SCREEN, STEPS = 0.3, 16  # of the membrane: only grain is left to join, within few pixels
@@ -114,7 +114,8 @@ def _nearness(distance: Places) -> Float:
 
 def _around(hole: Hole) -> Box:
     rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
-    reach = max(CONTEXT, int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1)
+    wide = max(int(np.ptp(rows)), int(np.ptp(columns))) + 1
+    reach = min(max(wide, CONTEXT[0]), CONTEXT[1])
     return Box(
         max(int(rows[0]) - reach, 0),
         max(int(columns[0]) - reach, 0),

@@ -21,6 +21,7 @@ from picme_rt.pipeline import GoOn
 _PICTURE = 1.01  # largest magnitude that a decoder gives: it ends in tanh
 _LOG_ALPHA = 80  # largest magnitude of a row's largest log_alpha that the sampler takes
 Diversity = Literal["low", "mid", "high"] | float
+"""How much results of an engine of kind `idc` differ: a word, or the places that it stands for."""
 RESULT_BYTES = 2 << 30
 """Most bytes that one call returns; `stream` has no such limit."""
 

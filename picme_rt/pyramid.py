@@ -23,6 +23,7 @@ REACH = 5
 """Places that a generator's map is padded by on each side: half its receptive field."""
 MOST_SCALES = 32
 MOST_SIDE = 4096
+MOST_PIXELS = 1 << 27
 DIVERSITY = {"low": 7.0, "mid": 4.0, "high": 0.0}
 """Places at every scale that the hole is eroded by before noise is new in it."""
 DEFAULT = "mid"
@@ -61,16 +62,16 @@ class Pyramid(Bundle):
         """(H, W) bool, the hole that it was trained with.
 
         Raises:
-            EngineError: The file is missing or changed, or the hole is empty.
+            EngineError: The file is missing or changed, or no bit is set.
         """
         height, width = self.picture
-        bits = np.unpackbits(np.frombuffer(self.read(self.hole_file), np.uint8))
-        if len(bits) != -(-height * width // 8) * 8 or not bits[: height * width].any():
+        bits = np.frombuffer(self.read(self.hole_file), np.uint8)
+        hole: Hole = np.unpackbits(bits, count=height * width).view(bool).reshape(height, width)
+        if not hole.any():
             raise EngineError(
-                f"{self.path / self.hole_file} must be a hole of {height} x {width} bits, "
-                f"got {len(bits)} or none that is set; export it again"
+                f"{self.path / self.hole_file} must hold a hole, got none; train it again"
             )
-        return bits[: height * width].reshape(height, width).astype(bool)
+        return hole
 
 
 def table(windows: tuple[Box, ...]) -> tensors.Graph:
@@ -151,6 +152,8 @@ def _parse(path: Path, content: dict[str, Any]) -> Pyramid:
     for smaller, larger in zip(pairs, [*pairs[1:], picture], strict=True):
         if smaller[0] > larger[0] or smaller[1] > larger[1]:
             raise EngineError(f"sizes of {path} must not fall, got {smaller} before {larger}")
+    if picture[0] * picture[1] > MOST_PIXELS:
+        raise EngineError(f"picture of {path} must have up to {MOST_PIXELS} pixels, got {picture}")
     digest, hole_file = content["fingerprint"], content["hole"]
     for key, expected, right in (
         ("provenance", "an object of entries", type(content["provenance"]) is dict),
@@ -161,6 +164,12 @@ def _parse(path: Path, content: dict[str, Any]) -> Pyramid:
         if not right:
             got = engines.short(content[key])
             raise EngineError(f"{key} of {path} must be {expected}, got {got}")
+    files = engines.files_of(path, content["files"])
+    if files[hole_file].bytes != (length := -(-picture[0] * picture[1] // 8)):
+        raise EngineError(
+            f"{hole_file} of {path} must have {length} bytes, a bit a pixel, got "
+            f"{files[hole_file].bytes}"
+        )
     return Pyramid(
         path=path,
         name=content["name"],
@@ -170,7 +179,7 @@ def _parse(path: Path, content: dict[str, Any]) -> Pyramid:
         fingerprint=digest,
         hole_file=hole_file,
         variants=engines.variants_of(path, content["variants"], content["files"], (_ROLE,)),
-        files=engines.files_of(path, content["files"]),
+        files=files,
         provenance=content["provenance"],
     )
 

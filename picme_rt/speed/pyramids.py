@@ -80,7 +80,7 @@ def measure(path: Path, *, rounds: int, progress: Progress = iter) -> Report:
         rounds: Calls of each kind, at least 1.
         progress: Wraps the turns, such as a progress bar.
     """
-    engine, loaded = pyramid.load(path), []
+    engine, loaded = pyramid.load(path), list[pyramids.PyramidBackend]()
     calls: dict[tuple[int, object], Callable[[], object]] = {}
     for name in (one for one in backends.installed() if one in pyramids.BACKENDS):
         for precision in backends.offered(engine, name):

@@ -44,3 +44,9 @@ def test_another_picture_and_an_empty_mask_are_refused(asked, tmp_path, capsys):
     Image.fromarray(np.roll(IMG, 1, 0)).save(tmp_path / "img.png")
     assert main(asked) == 1
     assert "img must be the picture that tiny was trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", [["--size", "64"], ["--baselines", "mean"], ["--holes", "2"]])
+def test_what_is_of_many_pictures_is_refused(asked, flag, capsys):
+    assert main([*asked, *flag]) == 1
+    assert f"{flag[0]} must be left out for an engine of one picture" in capsys.readouterr().err

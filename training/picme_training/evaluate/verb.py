@@ -117,8 +117,12 @@ def _run_diversity(
 ) -> None:
     """The same of an engine of one picture: at low, mid and high diversity."""
     from picme_rt import files
+    from picme_rt.errors import InputError
     from picme_training.evaluate import comparison, diversity, report
 
+    for name, plain in (("size", None), ("limit", None), ("holes", 1), ("baselines", "")):
+        if (got := getattr(arguments, name)) != plain:
+            raise InputError(f"--{name} must be left out for an engine of one picture, got {got!r}")
     img, hole = files.read_picture(arguments.data), files.read_mask(Path(arguments.masks))
     with comparison.one_thread():
         found = diversity.compare(
