@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from picme_rt.engine import Engine
+from picme_rt.engine import Bundle
 from picme_rt.errors import one_line
 
 _FORMAT = 3
@@ -79,7 +79,7 @@ def cores() -> int:
     return len(found)
 
 
-def read(engine: Engine, packages: Sequence[str]) -> list[Measured]:
+def read(engine: Bundle, packages: Sequence[str]) -> list[Measured]:
     """What was measured for this engine on this machine; empty where nothing was.
 
     A file that is damaged or of another place is as if it were not there, said in one warning of
@@ -114,7 +114,7 @@ def read(engine: Engine, packages: Sequence[str]) -> list[Measured]:
         return []
 
 
-def write(engine: Engine, packages: Sequence[str], measured: Sequence[Measured]) -> Path:
+def write(engine: Bundle, packages: Sequence[str], measured: Sequence[Measured]) -> Path:
     """Keeps what was measured, in place of what was there; gives the file.
 
     Raises:
@@ -156,7 +156,7 @@ def _measured(entry: dict[str, Any], packages: Sequence[str]) -> Measured:
     return Measured(settings, entry["milliseconds"], entry["lower"])
 
 
-def _about(engine: Engine, packages: Sequence[str]) -> dict[str, Any]:
+def _about(engine: Bundle, packages: Sequence[str]) -> dict[str, Any]:
     """All that a measurement holds for."""
     versions = {name: _version(name) for name in ("picme_rt", *packages)}
     return {

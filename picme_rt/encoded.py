@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from picme_rt.pipeline import GoOn
 
 _PICTURE = 1.01  # largest magnitude that a decoder gives: it ends in tanh
 _LOG_ALPHA = 80  # largest magnitude of a row's largest log_alpha that the sampler takes
+Diversity = Literal["low", "mid", "high"] | float
+"""How much results of an engine of kind `idc` differ: a word, or the places that it stands for."""
 RESULT_BYTES = 2 << 30
 """Most bytes that one call returns; `stream` has no such limit."""
 
@@ -59,14 +61,21 @@ class Request(NamedTuple):
     mode: Mode
     primitive: int | None
     temperature: float
+    diversity: Diversity | None = None
 
     def checked(self, primitives: int) -> "Request":
         """The same with plain integers, for a mixture of `primitives`.
 
         Raises:
-            InputError: An option is not as `Session.complete` says.
+            InputError: An option is not as `Session.complete` says, or a diversity is asked for,
+                which engines of kind `idc` alone have.
         """
         options = self._asdict()
+        if (diversity := options.pop("diversity")) is not None:
+            raise InputError(
+                "diversity must be left out but for engines of kind 'idc', "
+                f"got {diversity!r}; temperature is the knob of others"
+            )
         seed = kernels.check_integer("seed", options.pop("seed"), 0, (1 << 64) - 1)
         k, first, primitive = kernels.check_options(primitives, **options)
         return self._replace(k=k, seed=seed, first=first, primitive=primitive)
@@ -126,10 +135,12 @@ class Encoding(abc.ABC):
         mode: Mode = "categorical",
         primitive: int | None = None,
         temperature: float = 1.0,
+        diversity: Diversity | None = None,
     ) -> Completions:
         """Results first .. first + k - 1 of a seed; otherwise as `Session.complete`."""
         check_size(self._img.shape, k)
-        return self.gather(Request(k, seed, first, mode, primitive, temperature), lambda: None)
+        request = Request(k, seed, first, mode, primitive, temperature, diversity)
+        return self.gather(request, lambda: None)
 
     def stream(
         self,
@@ -140,9 +151,10 @@ class Encoding(abc.ABC):
         mode: Mode = "categorical",
         primitive: int | None = None,
         temperature: float = 1.0,
+        diversity: Diversity | None = None,
     ) -> Iterator[Completion]:
         """The results of `complete` one by one, in flat memory."""
-        return self.one_by_one(Request(k, seed, first, mode, primitive, temperature))
+        return self.one_by_one(Request(k, seed, first, mode, primitive, temperature, diversity))
 
 
 class Encoded(Encoding):

@@ -66,13 +66,22 @@ def check(content: bytes, graph: tensors.Graph, crops: tuple[Crop, ...] = ()) ->
     side = _side(graph)
     places = (side // 2, 0, side - 1) if crops else ()
     for box in (*(Box(at, at, at + 1, at + 1) for at in places), Box(0, 0, side, side)):
-        found = _check_box(model, graph, windows(side, crops, box))
+        found = _check_box(model, graph, side**2, windows(side, crops, box))
     return found
+
+
+def check_fixed(content: bytes, graph: tensors.Graph, pixels: int) -> Cost:
+    """Likewise of a graph without a box, such as a pyramid's, for a picture of so many pixels."""
+    model = onnx_file.parse(content)
+    _check_ends("inputs", model.inputs, graph.inputs)
+    _check_ends("outputs", model.outputs, graph.outputs)
+    return _check_box(model, graph, pixels, None)
 
 
 def cost(content: bytes, graph: tensors.Graph, crops: tuple[Crop, ...], box: Box) -> Cost:
     """What a checked decoder takes for a box of its picture."""
-    return _check_box(onnx_file.parse(content), graph, windows(_side(graph), crops, box))
+    side = _side(graph)
+    return _check_box(onnx_file.parse(content), graph, side**2, windows(side, crops, box))
 
 
 def _side(graph: tensors.Graph) -> int:
@@ -80,11 +89,11 @@ def _side(graph: tensors.Graph) -> int:
     return next(t.shape[-1] for t in graph.inputs if t.name == "hole")
 
 
-def _check_box(model: Model, graph: tensors.Graph, asked: Windows) -> Cost:
-    known, taken, macs = _run(model, _side(graph) ** 2, asked)
+def _check_box(model: Model, graph: tensors.Graph, pixels: int, asked: Windows | None) -> Cost:
+    known, taken, macs = _run(model, pixels, asked)
     for tensor in graph.outputs:
         shape = (1, *tensor.shape)
-        if tensor.cropped:
+        if tensor.cropped and asked is not None:
             made = asked.made
             shape = (1, *tensor.shape[:-2], made.bottom - made.top, made.right - made.left)
         if (got := known.get(tensor.name, _NOTHING)).shape != shape:
@@ -122,11 +131,11 @@ def _check_declared(declared: Declared, value: Value) -> None:
         )
 
 
-def _run(model: Model, pixels: int, asked: Windows) -> tuple[dict[str, Value], int, int]:
+def _run(model: Model, pixels: int, asked: Windows | None) -> tuple[dict[str, Value], int, int]:
     """Every node in turn, as far as its shapes go: all values, bytes and multiplications."""
     known = {weight.name: _weight(weight) for weight in model.weights}
     for one in model.inputs:
-        if one.kind == "int64":  # the box
+        if one.kind == "int64" and asked is not None:  # the box
             row = tuple(asked.rows.ravel().tolist())
             known[one.name] = Value("int64", asked.rows.shape, row, free=True)
             continue

@@ -44,6 +44,7 @@ class Info:
         micro_batch: Latents a decoder call.
         sha256: Digest of each file of the variant in use.
         provenance: Training data, licence, commit and measures, as the engine says.
+        picture: (H, W) of the one picture that it completes; None where it takes any.
     """
 
     engine: str
@@ -62,6 +63,7 @@ class Info:
     micro_batch: int
     sha256: dict[str, str]
     provenance: dict[str, Any]
+    picture: tuple[int, int] | None = None
 
 
 class Model(Protocol):

@@ -14,7 +14,8 @@ import numpy as np
 
 from picme_rt import choices, images, pipeline
 from picme_rt.compiled import check_integer
-from picme_rt.encoded import Completion, Completions, Encoding, Request, check_size
+from picme_rt.encoded import Completion, Completions, Diversity, Encoding, Request, check_size
+from picme_rt.engine import kind_of
 from picme_rt.errors import InputError
 from picme_rt.images import ImageLike
 from picme_rt.kernels import Mode
@@ -84,6 +85,18 @@ class Session:
             patch_model.check(device, backend, precision, max_wait_ms)
             self._model: Model = patch_model.PatchModel(threads or choices.cores())
             return
+        if kind_of(Path(engine)) == "idc":
+            from picme_rt import pyramid_model
+
+            self._model = pyramid_model.PyramidModel(
+                Path(engine),
+                device=device,
+                backend=backend,
+                precision=precision,
+                threads=threads,
+                turns=Turns(choices.cores(), longest),
+            )
+            return
         if backend == "tensorrt":
             from picme_rt import device_model
 
@@ -119,6 +132,7 @@ class Session:
         mode: Mode = "categorical",
         primitive: int | None = None,
         temperature: float = 1.0,
+        diversity: Diversity | None = None,
         device_output: Literal[False] = False,
     ) -> Completions: ...
 
@@ -133,6 +147,7 @@ class Session:
         mode: Mode = "categorical",
         primitive: int | None = None,
         temperature: float = 1.0,
+        diversity: Diversity | None = None,
         device_output: Literal[True],
     ) -> "DeviceCompletions": ...
 
@@ -146,6 +161,7 @@ class Session:
         mode: Mode = "categorical",
         primitive: int | None = None,
         temperature: float = 1.0,
+        diversity: Diversity | None = None,
         device_output: bool = False,
     ) -> "Completions | DeviceCompletions":
         """K completions of one picture.
@@ -163,6 +179,8 @@ class Session:
                 the likeliest primitive, without noise.
             primitive: Draw every result from this primitive (App. C).
             temperature: Factor on the standard deviation of each primitive.
+            diversity: Of engines of kind `idc` alone: `low`, `mid` (which None is) or `high`, or at
+                how many places from the known ones, at every scale, noise begins (7, 4 and 0).
             device_output: Whether the pictures stay on the GPU, as an array with
                 `__cuda_array_interface__` and DLPack; with backend tensorrt alone.
 
@@ -181,9 +199,14 @@ class Session:
                 raise InputError(
                     f"device_output must go with backend tensorrt, got {self.info.backend}"
                 )
-            return encoded.on_device(Request(k, seed, 0, mode, primitive, temperature))
+            return encoded.on_device(Request(k, seed, 0, mode, primitive, temperature, diversity))
         return encoded.complete(
-            k=k, seed=seed, mode=mode, primitive=primitive, temperature=temperature
+            k=k,
+            seed=seed,
+            mode=mode,
+            primitive=primitive,
+            temperature=temperature,
+            diversity=diversity,
         )
 
     def stream(
@@ -196,10 +219,16 @@ class Session:
         mode: Mode = "categorical",
         primitive: int | None = None,
         temperature: float = 1.0,
+        diversity: Diversity | None = None,
     ) -> Iterator[Completion]:
         """The results of `complete` one by one, each as soon as it is ready, in flat memory."""
         return self.encode(img, mask).stream(
-            k=k, seed=seed, mode=mode, primitive=primitive, temperature=temperature
+            k=k,
+            seed=seed,
+            mode=mode,
+            primitive=primitive,
+            temperature=temperature,
+            diversity=diversity,
         )
 
     def complete_batch(
@@ -212,6 +241,7 @@ class Session:
         mode: Mode = "categorical",
         primitive: int | None = None,
         temperature: float = 1.0,
+        diversity: Diversity | None = None,
     ) -> list[Completions]:
         """Completes several pictures, of any sizes; entry b equals `complete` of picture b.
 
@@ -223,6 +253,7 @@ class Session:
             mode: As in `complete`.
             primitive: As in `complete`.
             temperature: As in `complete`.
+            diversity: As in `complete`.
 
         Raises:
             InputError: As in `complete`, or the lengths differ.
@@ -248,11 +279,11 @@ class Session:
                 images.read_mask(mask, picture.shape[:2])
                 for mask, picture in zip(masks, pictures, strict=True)
             ]
-            asked = [Request(k, one, 0, mode, primitive, temperature) for one in seeds]
+            asked = [Request(k, one, 0, mode, primitive, temperature, diversity) for one in seeds]
             return self._model.complete_together(pictures, holes, asked)
 
         def work(place: int, go_on: GoOn) -> Completions:
-            request = Request(k, seeds[place], 0, mode, primitive, temperature)
+            request = Request(k, seeds[place], 0, mode, primitive, temperature, diversity)
             return self.encode(pictures[place], masks[place]).gather(request, go_on)
 
         at_once = min(_BATCH_AT_ONCE, choices.cores())

@@ -135,7 +135,7 @@ def test_another_format_says_to_update(place, content, number):
     refused(place, f"format {number!r}, this picme_rt reads 1 and 2; update picme_rt")
 
 
-@pytest.mark.parametrize("kind", ["idc", None, 1])
+@pytest.mark.parametrize("kind", ["other", None, 1])
 def test_another_kind_is_refused(place, content, kind):
     rewrite(place, content | {"kind": kind})
     refused(place, f"kind {kind!r}")
@@ -244,10 +244,10 @@ def test_a_variant_needs_both_graphs(place, content, role):
     missing = copy.deepcopy(content)
     del missing["variants"]["fp32"][role]
     rewrite(place, missing)
-    refused(place, "needs an encoder and a decoder")
+    refused(place, "needs the files of encoder and decoder")
     content["variants"]["fp32"][role] = "fp32/elsewhere.onnx"
     rewrite(place, content)
-    refused(place, "needs an encoder and a decoder")
+    refused(place, "needs the files of encoder and decoder")
 
 
 @pytest.mark.parametrize("digest", ["", "0" * 63, "g" * 64, "A" * 64, None, 5, ["0" * 64]])

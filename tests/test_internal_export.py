@@ -8,11 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from picme_export import internal
+import picme_rt
+from picme_export import internal, internal_windows
 from picme_export.verify import ParityError
+from picme_rt import kernels, pyramid, pyramid_frame
 from picme_rt.cli import main
 from picme_rt.errors import InputError
-from picme_training.internal import cascade, presets, run, store
+from picme_training.internal import cascade, masked, presets, run, store
 
 TINY = presets.Preset(4, 8, 2, 2, 5e-4, 5e-4, 1, 10, 100, "telea")
 
@@ -50,24 +52,68 @@ def files_of(given, tmp_path, monkeypatch):
     return [str(tmp_path / "img.png"), str(tmp_path / "mask.png")]
 
 
-def test_the_graph_gives_what_torch_gives(scales, engine):
-    found = internal.parity(scales, engine / "fp32" / "pyramid.onnx")
+@pytest.fixture(scope="module")
+def windows(scales):
+    return internal_windows.windows(scales)
+
+
+def test_the_graph_gives_what_torch_gives_of_the_whole(scales, windows, engine):
+    sizes = [scale.size for scale in scales]
+    assert all((b.bottom, b.right) < size for b, size in zip(windows, sizes, strict=True))
+    found = internal.parity(scales, windows, engine / "fp32" / "pyramid.onnx")
     assert set(found) == {"batch_1", "batch_2", "batch_5"}
     assert max(found.values()) <= 1e-5
 
 
-def test_a_graph_that_differs_is_refused(scales, engine):
+def test_a_graph_that_differs_is_refused(scales, windows, engine):
     other = [scales[0]._replace(amplitude=scales[0].amplitude * 1.1), *scales[1:]]
     with pytest.raises(ParityError, match=r"pyramid.onnx differs from torch by .* at batch 1"):
-        internal.parity(other, engine / "fp32" / "pyramid.onnx")
+        internal.parity(other, windows, engine / "fp32" / "pyramid.onnx")
 
 
-def test_every_input_matters_where_the_hole_is(scales, engine):
+HOLES = {
+    "middle": np.s_[12:16, 14:20],
+    "corner": np.s_[:4, :5],
+    "right border": np.s_[9:20, 30:],
+    "all but a strip": np.s_[:, 8:],
+}
+
+
+@pytest.mark.parametrize("where", HOLES)
+@torch.no_grad()
+def test_windows_have_all_that_the_hole_needs(scales, where):
+    hole = np.zeros((28, 35), bool)
+    hole[HOLES[where]] = True
+    depths = [masked.depth(pyramid_frame.brought(hole, scale.size)) for scale in scales]
+    scales = [scale._replace(depth=d) for scale, d in zip(scales, depths, strict=True)]
+    boxes = internal_windows.windows(scales)
+    noises = cascade.draw(scales, torch.Generator().manual_seed(0), 1)
+    whole = cascade.sample(scales, noises, torch.zeros(()))
+
+    def error(boxes):
+        parts = [noise[internal.padded(box)] for noise, box in zip(noises, boxes, strict=True)]
+        made = internal.PyramidGraph(scales, boxes)(torch.zeros(1), *parts)
+        last = boxes[-1]
+        return (made - whole[:, :, last.top : last.bottom, last.left : last.right]).abs().max()
+
+    assert error(boxes) < 1e-6
+    if where == "middle":  # a place less of the scale before, and something is wrong
+        less = boxes[1]._replace(right=boxes[1].right - 1)
+        assert error((boxes[0], less, boxes[2])) > 1e-5
+
+
+def drawn(scales, windows, seed, batch):
+    """Noise as the graph takes it."""
+    noises = cascade.draw(scales, torch.Generator().manual_seed(seed), batch)
+    parts = (noise[internal.padded(box)] for noise, box in zip(noises, windows, strict=True))
+    return {f"noise_{i}": part.numpy() for i, part in enumerate(parts)}
+
+
+def test_every_input_matters_where_the_hole_is(scales, windows, engine):
     session = onnxruntime.InferenceSession(engine / "fp32" / "pyramid.onnx")
     names = [one.name for one in session.get_inputs()]
     assert names == ["erosion", "noise_0", "noise_1", "noise_2"]
-    noises = cascade.draw(scales, torch.Generator().manual_seed(0), 1)
-    feeds = {f"noise_{i}": noise.numpy() for i, noise in enumerate(noises)}
+    feeds = drawn(scales, windows, 0, 1)
     feeds["erosion"] = np.array([1.0], np.float32)
     (before,) = session.run(None, feeds)
     for name in names:
@@ -76,11 +122,11 @@ def test_every_input_matters_where_the_hole_is(scales, engine):
     assert np.abs(before).max() <= 1
 
 
-def test_an_erosion_that_leaves_nothing_gives_the_reconstruction(scales, engine):
+def test_an_erosion_that_leaves_nothing_gives_the_reconstruction(scales, windows, engine):
     session = onnxruntime.InferenceSession(engine / "fp32" / "pyramid.onnx")
     rebuilt = cascade.reconstruct(scales).clamp(-1, 1).numpy()
-    noises = cascade.draw(scales, torch.Generator().manual_seed(0), 2)
-    feeds = {f"noise_{i}": noise.numpy() for i, noise in enumerate(noises)}
+    box, feeds = windows[-1], drawn(scales, windows, 0, 2)
+    rebuilt = rebuilt[:, :, box.top : box.bottom, box.left : box.right]
     (found,) = session.run(None, {**feeds, "erosion": np.array([99.0], np.float32)})
     np.testing.assert_allclose(found, np.concatenate([rebuilt] * 2), atol=1e-5)
 
@@ -91,8 +137,9 @@ def test_the_manifest_says_what_is_there(scales, engine, given):
     assert content["picture"] == [28, 35]
     assert content["sizes"] == [[25, 31], [26, 33], [28, 35]]
     assert content["fingerprint"] == store.fingerprint(*given)
-    assert content["tensors"]["inputs"]["noise_0"] == ["B", 1, 35, 41]
-    assert content["tensors"]["outputs"] == {"picture": ["B", 3, 28, 35]}
+    assert content["windows"][-1] == [10, 0, 25, 15]  # the hole and four pixels around it
+    assert content["tensors"]["inputs"]["noise_2"] == ["B", 3, 25, 25]
+    assert content["tensors"]["outputs"] == {"picture": ["B", 3, 15, 15]}
     for name, file in content["files"].items():
         held = (engine / name).read_bytes()
         assert file == {"sha256": hashlib.sha256(held).hexdigest(), "bytes": len(held)}
@@ -145,3 +192,24 @@ def test_settings_are_kept_as_provenance(files_of, tmp_path):
 def test_writing_needs_a_free_place(scales, engine, given):
     with pytest.raises(InputError, match="pass --force"):
         internal.write(scales, engine, hole=given[1], fingerprint="", about={})
+
+
+def test_the_runtime_makes_what_torch_makes_of_the_same_noise(scales, windows, engine, given):
+    img, hole = given
+    with picme_rt.Session(engine) as session:
+        done = session.complete(img, hole, k=2, seed=5, diversity=1.0).images
+    whole = [scale.fixed.clone() for scale in scales]
+    seeds = np.array([5], np.uint64)
+    for place, (noise, box) in enumerate(zip(whole, windows, strict=True)):
+        part = noise[internal.padded(box)]
+        part[:] = torch.from_numpy(
+            kernels.normal(seeds, tuple(part.shape[1:]), k=1, first=1, place=1 + place)[0]
+        )
+    made = cascade.sample(scales, whole, torch.tensor(1.0))[0].numpy()
+    frame = pyramid_frame.frame(pyramid.load(engine), img, hole)
+    expected, box = img.copy(), windows[-1]
+    made = made[:, box.top : box.bottom, box.left : box.right]
+    pyramid_frame.paste(frame, made, expected)
+    assert np.abs(done[1].astype(int) - expected).max() <= 1
+    assert (done[:, ~hole] == img[~hole]).all()
+    assert pyramid.fingerprint(img, hole) == store.fingerprint(img, hole)

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 from picme_rt import choices, devices
 from picme_rt.choices import Settings
 from picme_rt.devices import Device
-from picme_rt.engine import Engine
+from picme_rt.engine import Bundle, Engine
 from picme_rt.errors import InputError, MissingPackageError, PicmeError, UnavailableError
 from picme_rt.framing import Box
 from picme_rt.images import Float
@@ -84,7 +84,7 @@ class Chosen(NamedTuple):
     by: Literal["asked", "measured", "default"]
 
 
-def offered(engine: Engine, backend: str, kind: Literal["cpu", "cuda"] = "cpu") -> tuple[str, ...]:
+def offered(engine: Bundle, backend: str, kind: Literal["cpu", "cuda"] = "cpu") -> tuple[str, ...]:
     """The precisions in which a backend runs an engine: its variants, and what it makes of fp32.
 
     None where it does not run on that kind of device.
@@ -109,17 +109,17 @@ def defaults(backend: str, precision: str, device: Device = devices.CPU) -> Sett
     return Settings(backend, precision, choices.cores(), latents, device.name)
 
 
-def plain(engine: Engine) -> str:
+def plain(engine: Bundle) -> str:
     """The precision that `auto` is where nobody allowed another: fp32, or the first variant."""
     return "fp32" if "fp32" in engine.variants else next(iter(engine.variants))
 
 
-def variant(engine: Engine, precision: str) -> str:
+def variant(engine: Bundle, precision: str) -> str:
     """Whose files run in a precision: its own, or those of fp32 from which it is made."""
     return precision if precision in engine.variants else "fp32"
 
 
-def choose(engine: Engine, *, backend: str, device: str, precision: str) -> Chosen:
+def choose(engine: Bundle, *, backend: str, device: str, precision: str) -> Chosen:
     """Finds settings; a backend that is named is opened with its defaults.
 
     Args:
@@ -191,7 +191,7 @@ def _working(names: Sequence[str], device: Device, precision: str) -> str:
     raise UnavailableError("; or: ".join(lacks))
 
 
-def _allowed(engine: Engine, one: choices.Measured) -> bool:
+def _allowed(engine: Bundle, one: choices.Measured) -> bool:
     """Whether `auto` may be a lower precision: tuning allowed it, and nobody sees a difference."""
     found = engine.quality.get(one.settings.precision)
     return one.lower and found is not None and found.near

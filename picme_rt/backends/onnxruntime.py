@@ -62,6 +62,11 @@ def check(device: Device, precision: str) -> None:
         onnxruntime_cuda.check(ort, device)
 
 
+def runners(graph: Checked, settings: Settings) -> Callable[[], Runner]:
+    """Runners of one graph that is alone in its engine; raises as `load` does."""
+    return _runners(_import(), graph, settings.micro_batch, settings, ())
+
+
 def _import(device: Device = devices.CPU) -> ModuleType:
     """Imports ONNX Runtime without its telemetry, a thread that reports to its vendor."""
     with _importing:

@@ -36,15 +36,7 @@ def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
         EngineError: OpenVINO does not take a graph.
     """
     openvino = _import()
-    core = openvino.Core()
-    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if settings.precision == "bf16" and "BF16" not in able:
-        raise UnavailableError(
-            f"precision bf16 needs a CPU that computes in it, this one has {able}; "
-            "use precision='fp32'"
-        )
-    lowered = settings.precision in ("bf16", "int8") and "BF16" in able
-    kind = openvino.Type.bf16 if lowered else openvino.Type.f32
+    core, kind = _core(openvino, settings)
     return HostBackend(
         settings,
         graphs.variant,
@@ -53,6 +45,25 @@ def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
         decoder=_runners(core, graphs.decoder, settings.micro_batch, settings.threads, kind),
         crops=graphs.crops,
     )
+
+
+def runners(graph: Checked, settings: Settings) -> Callable[[], Runner]:
+    """Runners of one graph that is alone in its engine; raises as `load` does."""
+    core, kind = _core(_import(), settings)
+    return _runners(core, graph, settings.micro_batch, settings.threads, kind)
+
+
+def _core(openvino: ModuleType, settings: Settings) -> "tuple[openvino.Core, openvino.Type]":
+    """What compiles, and the kind of number that the precision is computed in."""
+    core = openvino.Core()
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if settings.precision == "bf16" and "BF16" not in able:
+        raise UnavailableError(
+            f"precision bf16 needs a CPU that computes in it, this one has {able}; "
+            "use precision='fp32'"
+        )
+    lowered = settings.precision in ("bf16", "int8") and "BF16" in able
+    return core, openvino.Type.bf16 if lowered else openvino.Type.f32
 
 
 def _import() -> ModuleType:

@@ -16,21 +16,21 @@ def text(report: Report) -> str:
         f"{report.cores} cores; {report.rounds} rounds in turn",
         "",
         f"a call, ms: median (5 % to 95 %); results a second with {most}",
-        *_aligned(
+        *aligned(
             ["", "threads", "micro-batch", *(f"k = {k}" for k in KS), "results/s"],
             [[name, str(row.threads), str(row.micro_batch), *_calls(row)]
              for name, row in zip(names, rows, strict=True)],
         ),
         "",
         f"its stages with k = {STAGE_K}, ms: median; a decode of the whole square beside the peak",
-        *_aligned(
+        *aligned(
             ["", *STAGES, "GMAC", "GOP/s", "of peak"],
             [[name, *(f"{row.stages[stage].median:.3g}" for stage in STAGES), *_share(row)]
              for name, row in zip(names, rows, strict=True)],
         ),
         "",
         "the first result of a fresh process, ms: the fastest of three; most memory",
-        *_aligned(
+        *aligned(
             ["", "python", "import", "load", "first", "total", "memory"],
             [[name, *_cold(row)] for name, row in zip(names, rows, strict=True)],
         ),
@@ -72,7 +72,7 @@ def _machine(report: Report) -> str:
     )
 
 
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of columns, the first to the left and the others to the right."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]

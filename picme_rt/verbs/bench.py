@@ -55,6 +55,9 @@ def run(arguments: argparse.Namespace) -> None:
     _check_free(file, "--json", "", force=arguments.force)
     if arguments.lower and not arguments.tune:
         raise InputError("--lower must go with --tune, got it alone")
+    if engine.kind_of(arguments.engine) == "idc":
+        _run_pyramid(arguments, file)
+        return
     loaded = engine.load(arguments.engine)
     tuned = None
     if arguments.tune:
@@ -78,6 +81,27 @@ def run(arguments: argparse.Namespace) -> None:
     print(_json(done, tuned) if to_stdout else table.text(done))
     if tuned is not None:
         print(f"choices of auto: {tuned}", file=sys.stderr if to_stdout else sys.stdout)
+
+
+def _run_pyramid(arguments: argparse.Namespace, file: Path | None) -> None:
+    """The same of an engine of one picture, which has other stages and nothing to tune."""
+    from tqdm import tqdm
+
+    from picme_rt.speed import pyramids
+
+    for name in ("tune", "chart"):
+        if getattr(arguments, name):
+            raise InputError(f"--{name} must be left out for an engine of kind 'idc'")
+    done = pyramids.measure(
+        arguments.engine,
+        rounds=arguments.rounds,
+        progress=lambda rounds: tqdm(rounds, unit="round", disable=None),
+    )
+    text = json.dumps(dataclasses.asdict(done), indent=1)
+    if file is not None:
+        with atomic.file(file) as fresh:
+            fresh.write_text(text, encoding="utf-8")
+    print(text if arguments.json == "-" else pyramids.text(done))
 
 
 def _check_free(place: Path | None, flag: str, suffix: str, *, force: bool) -> None:

@@ -66,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, default=1.0, help="factor on the spread (default: 1)"
     )
     parser.add_argument(
+        "--diversity", type=_diversity, metavar="low|mid|high|PLACES",
+        help="of an engine of one picture (picme internal): how much results differ, or at how "
+        "many places from the known ones that begins: 7, 4, 0 (default: mid)",
+    )  # fmt: skip
+    parser.add_argument(
         "--format", default="png", choices=files.FORMATS,
         help="of the results; png and webp (lossless) keep every known pixel, jpg (quality 95) "
         "does not (default: png)",
@@ -85,6 +90,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print the results as JSON; of a folder one line a picture, then a summary",
     )  # fmt: skip
     add_engine_arguments(parser)
+
+
+def _diversity(text: str) -> float | str:
+    """A word as it is, a number as such; what is neither the engine refuses."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -117,7 +130,10 @@ def run(arguments: argparse.Namespace) -> None:
             mode=arguments.mode,
             primitive=arguments.primitive,
             temperature=arguments.temperature,
+            # one that only some kinds have is looked at by these, with the first picture
+            diversity=None if sessions[0].info.picture else arguments.diversity,
         ).checked(sessions[0].info.primitives)
+        asked = asked._replace(diversity=arguments.diversity)
         if asked.k > folder.MOST:
             raise InputError(
                 f"k must be at most {folder.MOST} results on disk a picture, got {asked.k}; "

@@ -30,16 +30,19 @@ def run(arguments: argparse.Namespace) -> None:
         precision=arguments.precision,
     ) as session:
         info = dataclasses.asdict(session.info)
-    loaded, files = engine.load(arguments.engine), set(info["sha256"])
-    variant = next(v for v, roles in loaded.variants.items() if set(roles.values()) == files)
-    info["decode_share"] = work.shares(loaded, variant)
+    shares = {}
+    if info["picture"] is None:
+        loaded, files = engine.load(arguments.engine), set(info["sha256"])
+        variant = next(v for v, roles in loaded.variants.items() if set(roles.values()) == files)
+        shares = info["decode_share"] = work.shares(loaded, variant)
     if arguments.json:
         print(json.dumps(info, indent=1))
         return
     provenance = info.pop("provenance")
-    shares = info.pop("decode_share")
+    info.pop("decode_share", None)
     for name, value in info.items():
-        print(f"{name:12} {value}")
+        if value is not None:
+            print(f"{name:12} {value}")
     for name in ("data", "licence", "commit", "pictures_seen", "parity"):
         if name in provenance:
             print(f"{name:12} {provenance[name]}")

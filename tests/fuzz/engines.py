@@ -27,18 +27,20 @@ from typing import NamedTuple
 import engine_mutations as mutations
 import numpy as np
 import tiny_engines
+import tiny_pyramid
 from tqdm import tqdm
 
 import picme_rt
 import picme_rt.backends.onnxruntime  # so that no child meets sources that changed meanwhile
 import picme_rt.backends.openvino
 from picme_rt import engine as engines
+from picme_rt import pyramid
 from picme_rt.errors import PicmeError
+from picme_rt.pyramid import Pyramid
 
 SILENCE = 30  # seconds without a word: a hang
 MEMORY = 256 << 20  # bytes more than an engine that is whole takes: a finding
 CHILD_CASES = 5000
-GRAPHS = ("fp32/encoder.onnx", "fp32/decoder.onnx")
 KINDS = {
     "manifest bytes": 13, "manifest entries": 20, "graph bytes": 5, "graph bytes, signed": 20,
     "graph parts, signed": 37, "sizes, signed": 3, "files": 2,
@@ -63,12 +65,25 @@ class Outcome(NamedTuple):
     resident: int
 
 
+def wholes_of() -> list[tiny_engines.Files]:
+    """The engines that cases are made from, of both kinds."""
+    pyramids = [tiny_pyramid.make(larger=larger) for larger in (False, True)]
+    return [*(tiny_engines.make(z_m=z_m) for z_m in (True, False)), *pyramids]
+
+
+def graphs_of(whole: tiny_engines.Files) -> list[str]:
+    """The names of an engine's graphs."""
+    return [name for name in whole.files if name.endswith(".onnx")]
+
+
 def make(seed: int, number: int, wholes: list[tiny_engines.Files]) -> Case:
     """One case."""
     dice = random.Random(f"{seed} {number}")
     whole = dice.choice(wholes)
     (kind,) = dice.choices(list(KINDS), list(KINDS.values()))
-    engine, files, name = whole.engine, dict(whole.files), dice.choice(GRAPHS)
+    graphs = graphs_of(whole)
+    engine, files, name = whole.engine, dict(whole.files), dice.choice(graphs)
+    idc = isinstance(engine, Pyramid)
     if kind == "manifest bytes":
         files[engines.MANIFEST] = mutations.damage_bytes(dice, files[engines.MANIFEST])
     elif kind == "manifest entries":
@@ -76,16 +91,18 @@ def make(seed: int, number: int, wholes: list[tiny_engines.Files]) -> Case:
     elif kind == "files":
         damage_files(dice, files)
     elif kind == "graph parts, signed":
-        other = dice.choice(wholes).files[dice.choice(GRAPHS)]
+        from_ = dice.choice(wholes)
+        other = from_.files[dice.choice(graphs_of(from_))]
         files[name] = mutations.damage_graph(dice, files[name], other)
-    elif kind == "sizes, signed":
-        engine, graphs = mutations.change_sizes(dice, engine, {g: files[g] for g in GRAPHS})
-        files.update(graphs)
+    elif kind == "sizes, signed" and not idc:
+        engine, changed = mutations.change_sizes(dice, engine, {g: files[g] for g in graphs})
+        files.update(changed)
     else:
         files[name] = mutations.damage_bytes(dice, files[name])
     if kind.endswith("signed"):
-        graphs = {graph: files[graph] for graph in GRAPHS}
-        files[engines.MANIFEST] = tiny_engines.signed(engine, graphs)
+        contents = {n: content for n, content in files.items() if n != engines.MANIFEST}
+        sign = tiny_pyramid.signed if idc else tiny_engines.signed
+        files[engines.MANIFEST] = sign(engine, contents)
     return Case(files, whole, kind)
 
 
@@ -136,10 +153,23 @@ def picture():
 
 
 def complete(root: Path, backend: str = "onnxruntime"):
-    """Opens an engine and completes the picture with it."""
-    img, hole = picture()
+    """Opens an engine and completes the picture with it; one of a single picture, its own."""
     with picme_rt.Session(root, backend=backend) as session:
-        return session.complete(img, hole, k=2, seed=3)
+        if session.info.picture is None:
+            return session.complete(*picture(), k=2, seed=3)
+        return session.complete(*tiny_pyramid.picture(), k=2, seed=3, diversity="high")
+
+
+def decides(root: Path, *, idc: bool):
+    """What of a manifest decides a result beside its graphs."""
+    return decides_of(pyramid.load(root) if idc else engines.load(root))
+
+
+def decides_of(engine: engines.Bundle):
+    """Likewise of what was read."""
+    if isinstance(engine, Pyramid):
+        return engine.sizes, engine.windows
+    return engine.framing
 
 
 def judge(
@@ -158,13 +188,14 @@ def judge(
         return "refused", text
     except Exception as exc:  # anything else is what this looks for
         return "foreign error", f"{type(exc).__name__}: {exc}"
-    img, hole = picture()
+    idc = isinstance(case.whole.engine, Pyramid)
+    img, hole = tiny_pyramid.picture() if idc else picture()
     if images.shape != (2, *img.shape) or (images[:, hole == 0] != img[hole == 0]).any():
         return "wrong picture", "known pixels or shape"
-    same = all(case.files[name] == case.whole.files[name] for name in GRAPHS)
+    same = all(case.files[name] == case.whole.files[name] for name in graphs_of(case.whole))
     if not same and not case.kind.endswith("signed"):
         return "wrong picture", "a changed graph was not noticed"
-    same = same and engines.load(root).framing == case.whole.engine.framing
+    same = same and decides(root, idc=idc) == decides_of(case.whole.engine)
     if same and not np.array_equal(images, expected):
         return "wrong picture", "the graphs are whole, and the result is another"
     return "loaded", ""
@@ -173,7 +204,7 @@ def judge(
 def work(seed: int, numbers: range, root: Path, backend: str, sender) -> None:
     """A child: sends its warm start, then an `Outcome` a case."""
     warnings.simplefilter("error")
-    wholes = [tiny_engines.make(z_m=z_m) for z_m in (True, False)]
+    wholes = wholes_of()
     expected = []
     for whole in wholes:
         write(root, whole.files)

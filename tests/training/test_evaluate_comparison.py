@@ -36,7 +36,7 @@ def model(saved):
 
 @pytest.fixture(scope="module")
 def found(model, items, stand_in):
-    options = Options(samples=K, seed=7, baselines=("telea", "mean"))
+    options = Options(samples=K, seed=7, baselines=("telea", "mean"), patches=True)
     return comparison.compare(model, items, options, lpips=stand_in, features=Colours())
 
 
@@ -57,10 +57,10 @@ ABOUT = {
 def test_every_measure_is_there_for_the_model_and_those_of_one_result_for_the_baselines(found):
     assert list(found.columns) == ["original", "model", "telea", "mean"]
     assert found.columns["model"].keys() == report.MEASURES.keys()
-    of_pairs = {"pairwise", "LPIPS_pairs", "DIV_FID"}
+    of_pairs = {"pairwise", "std", "LPIPS_pairs", "DIV_FID"}
     for name in ("telea", "mean"):
         assert found.columns[name].keys() == report.MEASURES.keys() - of_pairs
-    assert found.columns["original"].keys() == {"seam", "FID", "KID"}
+    assert found.columns["original"].keys() == {"seam", "patches", "FID", "KID"}
     assert found.scalars.keys() == report.PRIMITIVES.keys()
     for table in found.columns.values():
         assert all(np.isfinite(value.mean) for value in table.values())

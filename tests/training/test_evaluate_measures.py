@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from picme_training.evaluate import measures
+from picme_training.evaluate.patches import patch_distance
 
 S = 32
 
@@ -128,9 +129,31 @@ def test_lpips_in_the_hole_is_more_than_that_of_a_picture_whose_error_lies_in_it
     assert none == {"LPIPS": 0, "LPIPS_hole": 0}
 
 
+def test_the_deviation_in_the_hole_is_that_over_the_results(case):
+    results, _, hole = case
+    expected = results.numpy().std(0)[:, hole.numpy()].mean()
+    assert measures.spread_in_hole(results, hole) == pytest.approx(expected, rel=1e-5)
+    assert measures.spread_in_hole(results[[0, 0]], hole) == 0
+
+
+def test_changed_known_pixels_are_counted_in_the_worst_result(case):
+    results, original, hole = case
+    assert measures.changed(results, original, hole) == 0
+    other = results.clone()
+    other[1, 0, 0, :3] ^= 1
+    other[2, :, 0, 0] ^= 1
+    assert measures.changed(other, original, hole) == 3
+
+
+def test_the_patch_distance_is_the_mean_over_results(case):
+    results, _, hole = case
+    each = [patch_distance(y.permute(1, 2, 0).numpy(), hole.numpy()).both for y in results]
+    assert measures.patches(results, hole) == pytest.approx(np.mean(each))
+
+
 def test_of_one_result_there_are_no_pairs(case):
     results, original, hole = case
-    assert "pairwise" not in measures.of_pixels(results[:1], original, hole)
+    assert not {"pairwise", "std"} & measures.of_pixels(results[:1], original, hole).keys()
     two = measures.of_pixels(results[[0, 1]], original, hole)
     error = (results[0].float() - results[1].float()).abs()[:, hole].mean().item()
     assert two["pairwise"] == pytest.approx(error, rel=1e-5)

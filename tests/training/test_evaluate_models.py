@@ -84,8 +84,8 @@ def test_what_is_no_model_is_refused(tmp_path, engine):
         models.open_model(tmp_path)
     shutil.copytree(engine, tmp_path / "other")
     manifest = json.loads((engine / "engine.json").read_text())
-    (tmp_path / "other" / "engine.json").write_text(json.dumps(manifest | {"kind": "idc"}))
-    with pytest.raises(EngineError, match="has kind 'idc', this picme_rt runs 'picme'"):
+    (tmp_path / "other" / "engine.json").write_text(json.dumps(manifest | {"kind": "other"}))
+    with pytest.raises(EngineError, match="has kind 'other', this picme_rt runs 'picme' and 'idc'"):
         models.open_model(tmp_path / "other")
 
 

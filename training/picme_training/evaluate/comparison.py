@@ -35,12 +35,14 @@ class Options:
         per_primitive: Results of each primitive and picture; below 2 there are no contrasts.
         seed: Picture n is completed with seed + n.
         baselines: Of `BASELINES`: `telea` is OpenCV's, `mean` the model's own mode `mean`.
+        patches: Whether the bidirectional patch distance is measured: seconds a result.
     """
 
     samples: int = 5
     per_primitive: int = 2
     seed: int = 0
     baselines: tuple[str, ...] = ()
+    patches: bool = False
 
     def __post_init__(self) -> None:
         if self.samples < 2:
@@ -181,6 +183,10 @@ def compare(
             made = {"model": results.images}
             made |= {name: _baseline(name, encoded, item) for name in options.baselines}
             _measure(columns, {"original": item.picture[None], **made}, hole, lpips, features)
+            if options.patches:
+                for name, images in {"original": item.picture[None], **made}.items():
+                    each = torch.from_numpy(images).permute(0, 3, 1, 2)
+                    columns[name].add({"patches": measures.patches(each, hole)})
             best = model.best(item.picture, item.hole)
             study.add(encoded, hole, results.primitives, best, seed)
             if place < SHOWN:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from picme_training.evaluate.patches import patch_distance
 from picme_training.perceptual import Lpips
 
 MOST_PSNR = 100.0
@@ -101,11 +102,30 @@ def perceptual(
     return {name: float(value) for name, value in found.items()}
 
 
+def spread_in_hole(results: Tensor, hole: Tensor) -> float:
+    """Standard deviation over k results, in levels, the mean over the hole and colours."""
+    return float(results.float().std(0, correction=0)[:, hole].mean())
+
+
+def changed(results: Tensor, original: Tensor, hole: Tensor) -> float:
+    """Known pixels that differ from the original, of the result with the most: 0 is promised."""
+    return float((results != original).any(1)[:, ~hole].sum(1).max())
+
+
+def patches(results: Tensor, hole: Tensor) -> float:
+    """The bidirectional patch distance in levels squared, mean over results: seconds for each."""
+    pictures = results.permute(0, 2, 3, 1).numpy()
+    found = [patch_distance(picture, hole.numpy()).both for picture in pictures]
+    return sum(found) / len(found)
+
+
 def of_pixels(results: Tensor, original: Tensor, hole: Tensor) -> dict[str, float]:
-    """All measures that need no network; `pairwise` where there are two results or more."""
+    """All measures that need no network; those of diversity where there are two results or more."""
     found = {**fidelity(results, original, hole), "seam": seam_jump(results, hole)}
+    found["changed"] = changed(results, original, hole)
     if len(results) > 1:
         found["pairwise"] = pairwise_difference(in_network(results)[None], hole[None, None].float())
+        found["std"] = spread_in_hole(results, hole)
     return found
 
 

@@ -33,7 +33,10 @@ MEASURES = {
     "LPIPS_pairs": Measure("LPIPS between pairs", "", "up"),
     "DIV_FID": Measure("DIV-FID", "", "up"),
     "pairwise": Measure("difference of pairs in the hole", "levels", "up"),
+    "std": Measure("standard deviation in the hole", "levels", "up"),
     "seam": Measure("seam gradient jump", "levels", "down"),
+    "patches": Measure("bidirectional patch distance", "levels squared", "down"),
+    "changed": Measure("changed known pixels", "", "down"),
 }
 PRIMITIVES = {
     "entropy_alpha": Measure("entropy of alpha", "nats", "up"),
@@ -99,6 +102,18 @@ def as_markdown(found: Comparison, about: dict[str, Any]) -> str:
             label = _label(name, measure, None)
             lines.append(_row([label, _digits(found.scalars[name])]))
     return "\n".join(lines) + "\n"
+
+
+def of_diversity(found: dict[str, dict[str, float]], about: dict[str, Any]) -> str:
+    """The table of an engine of one picture: a column a diversity (IDC's Table S2)."""
+    rows = [_row(["", *found]), _rule(len(found))]
+    for name, measure in MEASURES.items():
+        if any(name in table for table in found.values()):
+            cells = [_digits(table[name]) if name in table else "-" for table in found.values()]
+            rows.append(_row([_label(name, measure, None), *cells]))
+    head = f"# {about['engine']}"
+    said = f"{about['data']}, {about['samples']} results each, seed {about['seed']}."
+    return "\n".join([head, "", said, "", *rows]) + "\n"
 
 
 def _said(about: dict[str, Any]) -> str:

@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--data", type=Path, required=True,
-        help="held-out pictures: a folder, without its subfolders, or a file of picme pack",
+        help="held-out pictures: a folder, without its subfolders, or a file of picme pack; of an "
+        "engine of one picture (picme internal) that picture, and --masks its mask",
     )  # fmt: skip
     parser.add_argument(
         "--masks", default="centre",
@@ -60,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "published (default: leave these out)",
     )  # fmt: skip
     parser.add_argument(
+        "--patch-distance", action="store_true",
+        help="measure the bidirectional patch distance too: seconds a result (default: no)",
+    )  # fmt: skip
+    parser.add_argument(
         "--keep-grey", action="store_true", help="measure with pictures without colour too"
     )
     parser.add_argument(
@@ -72,11 +77,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measures, writes OUT if it is asked for, and prints the report."""
+    from picme_rt.engine import MANIFEST, kind_of
     from picme_training.evaluate import comparison, distances, models, report
 
     _check(arguments)
     options = _options(arguments)
     lpips = _lpips(arguments.lpips_weights)
+    if (arguments.model / MANIFEST).exists() and kind_of(arguments.model) == "idc":
+        _run_diversity(arguments, options, lpips)
+        return
     features = None if lpips is None else distances.SqueezeNetFeatures(lpips)
     model = models.open_model(arguments.model)
     size = arguments.size or model.size
@@ -103,6 +112,39 @@ def run(arguments: argparse.Namespace) -> None:
         print(report.as_markdown(found, about), end="")
 
 
+def _run_diversity(
+    arguments: argparse.Namespace, options: "Options", lpips: "Lpips | None"
+) -> None:
+    """The same of an engine of one picture: at low, mid and high diversity."""
+    from picme_rt import files
+    from picme_rt.errors import InputError
+    from picme_training.evaluate import comparison, diversity, report
+
+    for name, plain in (("size", None), ("limit", None), ("holes", 1), ("baselines", "")):
+        if (got := getattr(arguments, name)) != plain:
+            raise InputError(f"--{name} must be left out for an engine of one picture, got {got!r}")
+    img, hole = files.read_picture(arguments.data), files.read_mask(Path(arguments.masks))
+    with comparison.one_thread():
+        found = diversity.compare(
+            arguments.model, img, hole, k=options.samples, seed=options.seed, lpips=lpips
+        )
+    about = {
+        "engine": str(arguments.model),
+        "data": str(arguments.data),
+        "samples": options.samples,
+        "seed": options.seed,
+    }
+    table = report.of_diversity(found, about)
+    content = json.dumps({"format": report.FORMAT, **about, "measures": found}, indent=1)
+    if arguments.out is not None:
+        from picme_rt import atomic
+
+        with atomic.directory(arguments.out, force=arguments.force) as fresh:
+            (fresh / "report.json").write_text(content + "\n", encoding="utf-8")
+            (fresh / "report.md").write_text(table, encoding="utf-8")
+    print(content if arguments.json else table, end="\n" if arguments.json else "")
+
+
 def _check(arguments: argparse.Namespace) -> None:
     """Refuses what can be refused before anything is read."""
     from picme_rt.errors import InputError
@@ -124,7 +166,9 @@ def _options(arguments: argparse.Namespace) -> "Options":
     names = tuple(name for name in arguments.baselines.split(",") if name)
     if "telea" in names:
         import cv2  # noqa: F401  # missing, it is missed before the work, not after
-    return Options(arguments.samples, arguments.per_primitive, arguments.seed, names)
+    return Options(
+        arguments.samples, arguments.per_primitive, arguments.seed, names, arguments.patch_distance
+    )
 
 
 def _lpips(given: str | None) -> "Lpips | None":
