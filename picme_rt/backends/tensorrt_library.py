@@ -10,7 +10,10 @@ from picme_rt.errors import InputError, MissingPackageError, UnavailableError, o
 LIBRARIES = ("tensorrt", "tensorrt-rtx")
 """By the names that `--target` and plans give them; the backend tries them in this order."""
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+_CURES = {
+    "tensorrt": "'picme_rt[tensorrt]' (its libraries come from NVIDIA's own package index)",
+    "tensorrt-rtx": "'picme_rt[rtx]'",
+}
 _LEAST = {"tensorrt": 11, "tensorrt-rtx": 1}
 _KEPT = 20  # messages
 
@@ -53,13 +56,13 @@ def load(name: str) -> Library:
     except ImportError as exc:
         raise MissingPackageError(
             f"{name} is not installed or cannot be imported ({one_line(exc)}); "
-            f"pip install 'picme_rt[{_EXTRAS[name]}]'"
+            f"pip install {_CURES[name]}"
         ) from exc
     version = str(module.__version__)
     if int(version.split(".")[0]) < _LEAST[name]:
         raise UnavailableError(
             f"{name} must be {_LEAST[name]} or later, got {version}; "
-            f"pip install --upgrade 'picme_rt[{_EXTRAS[name]}]'"
+            f"pip install --upgrade {_CURES[name]}"
         )
     said: list[str] = []
     return Library(name, version, module, _logger(module, said), said)
