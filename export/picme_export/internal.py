@@ -28,7 +28,7 @@ from picme_rt.images import Hole
 from picme_rt.onnx_file import OPSET
 from picme_rt.operators import RULES
 from picme_training.internal import cascade
-from picme_training.internal.cascade import Frozen
+from picme_training.internal.cascade import SHARPNESS, Frozen
 from picme_training.internal.masked import STEEP
 from picme_training.internal.stack import REACH, SLOPE
 
@@ -55,7 +55,7 @@ class ScaleGraph(nn.Module):
     def __init__(self, scale: Frozen):
         super().__init__()
         weights = [weight.contiguous() for weight in scale.weights]
-        if scale.fixed.shape[1] == 1:  # one noise for three channels: their weights' sum
+        if scale.fixed.shape[1] == 1 and len(scale.bank) == 0:  # one noise for three channels
             weights[0] = weights[0].sum(1, keepdim=True)
         self.weights, self.biases = nn.ParameterList(weights), nn.ParameterList(scale.biases)
         self.amplitude = float(scale.amplitude)
@@ -66,6 +66,13 @@ class ScaleGraph(nn.Module):
             "rows": F.pad(scale.rows, [0, 0, REACH, REACH]),
             "columns": F.pad(scale.columns, [0, 0, REACH, REACH]).T.contiguous(),
         }
+        self.size = scale.size
+        self.chooses = len(scale.bank) > 0
+        if self.chooses:
+            constants |= {"chooser": scale.chooser * SHARPNESS, "bank": scale.bank.flatten(1)}
+        self.pasted = not bool(scale.open.all())  # else the scale before enters as it is
+        if self.pasted:
+            constants |= {"open": scale.open, "kept": scale.kept}
         for name, constant in constants.items():
             self.register_buffer(f"constant_{name}", constant)  # never the name of an input
 
@@ -74,9 +81,17 @@ class ScaleGraph(nn.Module):
         new = (constant("constant_depth") - erosion * STEEP).clamp(0, 1)
         new = new * constant("constant_inside")
         fixed = constant("constant_fixed")
-        x = (fixed + new * (noise - fixed)) * self.amplitude
+        x = fixed + new * (noise - fixed)
         previous = None
+        if self.chooses:
+            chosen = torch.softmax(x.flatten(1) @ constant("constant_chooser"), 1)
+            previous = (chosen @ constant("constant_bank")).reshape(-1, 3, *self.size)
+        x = x * self.amplitude
+        if previous is not None:
+            x = F.pad(previous, [REACH] * 4) + x
         if before is not None:
+            if self.pasted:
+                before = before * constant("constant_open") + constant("constant_kept")
             wide = constant("constant_rows") @ before @ constant("constant_columns")
             previous = wide[:, :, REACH:-REACH, REACH:-REACH]
             x = wide + x
