@@ -89,6 +89,6 @@ def completion_generator_terms(generator, critic, inputs, previous, real, masks,
 
     changes = [m - p for m, p in zip(made, previous, strict=True)]
     smooth = [F.avg_pool2d(change, 3, 1, 1).square() for change in changes]
-    held = sum((hole * (s + 0.1 * c.square())).sum() for s, c in zip(smooth, changes, strict=True))
+    held = sum((hole * (s + 0.3 * c.square())).sum() for s, c in zip(smooth, changes, strict=True))
     held = held * alpha / (3 * (1 - hole).sum())
     return torch.stack([-score, error(made[1], 1 - covered), error(made[0], 1 - hole) + held])

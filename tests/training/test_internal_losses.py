@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from picme_training.internal import masked, presets
 from picme_training.internal.critic import critic, descend_critic, judged
+from picme_training.internal.plan import Plan
 from picme_training.internal.pyramid import Level
-from picme_training.internal.scale import Plan, Scale
+from picme_training.internal.scale import Scale
 from picme_training.internal.stack import Stack
 
 HEIGHT, WIDTH = 30, 40

@@ -146,11 +146,28 @@ def test_a_hole_that_leaves_too_little_is_refused_with_the_cure(img, tmp_path):
         run.learn(img, hole, TINY, tmp_path)
 
 
-def test_a_constant_picture_stays_finite(hole, tmp_path):
+@pytest.mark.parametrize("given", [TINY, CHOOSING], ids=["tiny", "choosing"])
+def test_a_constant_picture_stays_finite(hole, tmp_path, given):
     img = np.full((28, 35, 3), 90, np.uint8)
-    found = run.learn(img, hole, TINY, tmp_path)
+    found = run.learn(img, hole, given, tmp_path)
     assert all(torch.isfinite(tensor).all() for one in found for tensor in one.weights)
-    assert run.completions(found, 1, 0).shape == (1, 28, 35, 3)
+    made = run.completions(found, 1, 0)
+    assert made.shape == (1, 28, 35, 3)
+    if given is CHOOSING:  # begins with what is there, and noise of no amplitude changes little
+        assert np.abs(made.astype(int) - 90).max() < 40
+
+
+def test_a_tiny_picture_is_refused_and_a_huge_one_brought_to_size():
+    tiny, huge = np.zeros((24, 90, 3), np.uint8), np.zeros((1500, 2000, 3), np.uint8)
+    hole = np.zeros((24, 90), bool)
+    hole[3:5, 3:5] = True
+    with pytest.raises(InputError, match=r"25 pixels on its shorter side .* got 24 x 90"):
+        run.plan(tiny, hole, 256)
+    hole = np.zeros((1500, 2000), bool)
+    hole[700:900, 900:1200] = True
+    plans = run.plan(huge, hole, 64)
+    assert plans[-1].level.hole.shape == (48, 64)
+    assert 1 <= plans[-1].level.hole.sum() <= 120
 
 
 def test_a_small_hole_needs_no_naive_completion(img, tmp_path):

@@ -16,9 +16,10 @@ from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image
 from picme_training.internal import cascade, masked, naive, presets, pyramid, store
 from picme_training.internal.cascade import Frozen
+from picme_training.internal.plan import Plan
 from picme_training.internal.presets import NAIVES, Naive, Preset
 from picme_training.internal.pyramid import Level
-from picme_training.internal.scale import Plan, Scale, Trained, train
+from picme_training.internal.scale import Scale, Trained, train
 
 SEEDS = 1 << 32
 EROSION = 4.0  # pixels, of the previews: `mid`

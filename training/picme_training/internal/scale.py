@@ -7,11 +7,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from picme_training.internal import cascade, masked
+from picme_training.internal import cascade
 from picme_training.internal.cascade import Frozen, entering
-from picme_training.internal.critic import Critic, critic, descend_critic, judged
+from picme_training.internal.critic import descend_critic, judged
+from picme_training.internal.plan import (
+    Plan,
+    chooser_of,
+    critic_of,
+    unfolded,
+    uniform_shares,
+    weights_of,
+)
 from picme_training.internal.presets import Preset
-from picme_training.internal.pyramid import Level, upscaling
 from picme_training.internal.stack import (
     BLOCKS,
     EPSILON,
@@ -26,28 +33,8 @@ from picme_training.internal.stack import (
 BETAS = (0.5, 0.999)
 AMPLITUDE = 0.1  # of the error that a scale's noise is as strong as
 MOST_ERODED = 4.0  # pixels; completions to learn from are drawn at up to that erosion
-DETAIL = 0.1  # weight of all that a scale changes in the hole, where that of its smooth part is 1
+DETAIL = 0.3  # weight of all that a scale changes in the hole, where that of its smooth part is 1
 CALIBRATION = 8  # passes of random noise that the frozen statistics are taken from
-
-
-class Plan(NamedTuple):
-    """What one scale is trained for.
-
-    Attributes:
-        place: 0 at the coarsest.
-        scales: Scales of the pyramid.
-        fine: Whether it learns from known pixels alone.
-        level: The picture and its hole.
-        coarser: Those of the scale before; None at the coarsest.
-        real: (n, 3, h, w) float32: `level.known`, at coarse scales with the naive completions.
-    """
-
-    place: int
-    scales: int
-    fine: bool
-    level: Level
-    coarser: Level | None
-    real: Tensor
 
 
 class Trained(NamedTuple):
@@ -100,18 +87,18 @@ class Scale:
         fixed = torch.randn(1, channels, height + 2 * REACH, width_ + 2 * REACH, generator=fresh)
         self.random = torch.Generator(device).manual_seed(seed ^ 0x5DEECE66D)
         self.reals = plan.real.to(device)
-        self.critic = _critic_of(plan, preset, device)
+        self.critic = critic_of(plan, preset, device)
         self.hole = torch.from_numpy(plan.level.hole)[None, None].to(device)
-        self.weights = _weights(plan, preset.completions, device) * alpha
+        self.weights = weights_of(plan, preset.completions, device) * alpha
         begins = bool(before) or (preset.choices > 0 and len(plan.real) > 1)
         # what a scale begins with holds in the hole as the picture does outside, but for its detail
         self.held = self.hole * self.weights[0].max() * begins
-        self.shares = _uniform(height, width_, device)
+        self.shares = uniform_shares(height, width_, device)
 
         chooses = preset.choices and not before and len(plan.real) > 1
         bank = plan.real if chooses else plan.real[:0]
-        chooser = _chooser(plan, len(bank), fresh)
-        self.scale = _unfolded(plan, fixed, preset.completions, (chooser, bank), device)
+        chooser = chooser_of(plan, len(bank), fresh)
+        self.scale = unfolded(plan, fixed, preset.completions, (chooser, bank), device)
         self.rebuilt_from = cascade.begun(self.scale, cascade.reconstruct(before), self.scale.fixed)
         first = before[0] if before else self.scale
         chosen = (
@@ -261,73 +248,3 @@ def _adam(stack: Stack) -> torch.optim.Optimizer:
 def _smooth(x: Tensor) -> Tensor:
     """The mean of 3 x 3 places, 0 beyond the border: its own transpose."""
     return F.avg_pool2d(x, 3, stride=1, padding=1)
-
-
-def _critic_of(plan: Plan, preset: Preset, device: torch.device) -> Critic:
-    hole = plan.level.hole
-    everywhere, real = masked.places(hole, masked=False), masked.places(hole, masked=plan.fine)
-    if not preset.masked_norm:
-        real = real._replace(shares=everywhere.shares)
-    known = torch.from_numpy(~hole)[None, None].float() if plan.fine else None
-    return critic(
-        torch.ones(1, 1, *hole.shape, device=device) if known is None else known.to(device),
-        real.to(device),
-        everywhere.to(device),
-        masked.seeing(hole).to(device) if preset.completions else None,
-    )
-
-
-def _weights(plan: Plan, completions: bool, device: torch.device) -> Tensor:
-    """Of the squared errors of (fake, reconstruction), (2, 1, h, w), each with sum 1 / 3 or 0.
-
-    As published the fake one has none, and at fine scales the reconstruction is free around the
-    hole. A completion must be right at the known pixels too, up to the hole.
-    """
-    hole = plan.level.hole
-    known = torch.from_numpy(~hole).float()
-    if completions:
-        both = [known, known if plan.fine else torch.ones_like(known)]
-    else:
-        soft = masked.soft_mask(hole, plan.place) if plan.fine else torch.ones_like(known)
-        both = [torch.zeros_like(known), soft]
-    weights = torch.stack([one / (3 * one.sum().clamp(min=1)) for one in both])
-    return weights[:, None].to(device)
-
-
-def _uniform(height: int, width: int, device: torch.device) -> list[Tensor]:
-    """Shares of the generator's norms: its input has a border of `REACH` pixels."""
-    found = []
-    for block in range(1, BLOCKS):
-        count = (height + 2 * (REACH - block)) * (width + 2 * (REACH - block))
-        found.append(torch.full((1, 1, count), 1 / count, device=device))
-    return found
-
-
-def _chooser(plan: Plan, count: int, generator: torch.Generator) -> Tensor:
-    """(places of the noise, count): for each choice a direction of the noise in the hole."""
-    deep = masked.depth(plan.level.hole).flatten()[:, None] > 0
-    drawn = torch.randn(len(deep), count, generator=generator) * deep
-    return F.normalize(drawn, dim=0)
-
-
-def _unfolded(
-    plan: Plan,
-    fixed: Tensor,
-    completions: bool,
-    choice: tuple[Tensor, Tensor],
-    device: torch.device,
-) -> Frozen:
-    """A scale whose weights and amplitude are still to come."""
-    height, width = plan.level.hole.shape
-    if plan.coarser is None:
-        rows, columns = torch.zeros(height, 0), torch.zeros(width, 0)
-        kept = torch.zeros(1, 3, 0, 0)
-        hole = torch.zeros(1, 1, 0, 0)
-    else:
-        rows, columns = upscaling(plan.coarser.hole.shape, (height, width))
-        hole = torch.from_numpy(plan.coarser.hole)[None, None].float()
-        kept = torch.from_numpy(plan.coarser.known)[None]
-    if not completions:
-        hole, kept = torch.ones_like(hole), torch.zeros_like(kept)
-    parts = fixed, masked.depth(plan.level.hole), rows, columns, hole, kept, *choice
-    return Frozen([], [], torch.ones((), device=device), *(part.to(device) for part in parts))
