@@ -97,7 +97,8 @@ def blended(made: np.ndarray, shown: Photograph) -> np.ndarray:
         wide = np.pad(error, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
         total = wide[:, :-2, 1:-1] + wide[:, 2:, 1:-1] + wide[:, 1:-1, :-2] + wide[:, 1:-1, 2:]
         error = np.where(inside, total / np.float32(4 + SCREEN), off)
-    return np.rint(made + error).clip(0, 255).astype(np.uint8)
+    found: np.ndarray = np.rint(made + error).clip(0, 255).astype(np.uint8)
+    return found
 
 
 def measured(results: np.ndarray, shown: Photograph) -> dict[str, float]:
@@ -190,12 +191,11 @@ def deep_image_prior(out: Path, runs: Path) -> None:
         truth = pyramid.level(shown.original, nothing, level.hole.shape).known
         row = [naive.pixels(torch.from_numpy(level.known))]
         for title, original in (("published", True), ("modified", False)):
-            made = _kept(
-                runs / f"{name}_{title}.npy",
-                lambda original=original, level=level: naive.pixels(
-                    dip.complete(level, seed=0, original=original, iterations=DIPS)
-                ),
-            )
+            path = runs / f"{name}_{title}.npy"
+            if not path.is_file():
+                filled = dip.complete(level, seed=0, original=original, iterations=DIPS)
+                np.save(path, naive.pixels(filled))
+            made: Pixels = np.load(path)
             error = np.abs(made - naive.pixels(torch.from_numpy(truth)).astype(np.float32))
             figures[f"{name} {title}"] = {
                 "patch distance": patch_distance(made, level.hole).both,
@@ -217,12 +217,6 @@ def _small(shown: Photograph) -> Photograph:
     hole = shown.hole[::2, ::2] | shown.hole[1::2, 1::2]
     original = np.array(half)
     return Photograph(np.where(hole[..., None], np.uint8(128), original), hole, original)
-
-
-def _kept(path: Path, make: Callable[[], Pixels]) -> Pixels:
-    if not path.is_file():
-        np.save(path, make())
-    return np.load(path)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ def scale_of(timed: bool) -> Scale:
     random = torch.Generator().manual_seed(0)
     known = torch.rand(3, height, width, generator=random) * torch.from_numpy(~hole)
     preset = dataclasses.replace(presets.find("paper"), width=32 if timed else 4, steps=1)
-    plan = Plan(0, 1, True, Level(known.numpy(), hole), None, known)
+    plan = Plan(0, 1, True, Level(known.numpy(), hole), None, known[None])
     return Scale(plan, [], None, preset, 1, torch.device("cpu"))
 
 
