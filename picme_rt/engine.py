@@ -2,16 +2,14 @@
 
 import dataclasses
 import json
-import math
-import os
 import re
-import reprlib
-import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from picme_rt import quality, tensors
+from picme_rt.engine_files import MANIFEST as MANIFEST
+from picme_rt.engine_files import manifest_of, read_file, short
 from picme_rt.errors import EngineError, one_line
 from picme_rt.framing import Framing
 from picme_rt.quality import Quality
@@ -19,19 +17,14 @@ from picme_rt.windows import Crop
 
 FORMAT = 2
 """A decoder with a box has format 2; without one it is written as 1, which older readers know."""
-MANIFEST = "engine.json"
 KINDS = ("picme", "idc")
 """The second is read by `picme_rt.pyramid`."""
-_MANIFEST_BYTES = 1 << 20
-_MANIFEST_DEPTH = 32
 _FILE_BYTES = 1 << 29
 _LIMITS = {"size": (16, 4096), "primitives": (1, 4096), "latent": (1, 1 << 20)}
 _FEATURES, _VARIANTS, _FILES, _NAME, _CROPS = 64, 16, 64, 255, 16
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", re.ASCII)
 _PRECISION = re.compile(r"[a-z0-9_]{1,32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# a pipe does not wait for its writer, a link is not followed; Windows has neither flag
-_OPEN = os.O_RDONLY | sum(getattr(os, f, 0) for f in ("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +69,7 @@ class Bundle:
         import hashlib  # 2 ms of `import picme_rt` otherwise
 
         path, expected = self.path / name, self.files[name]
-        content = _read(self.path, name, expected.bytes, expected.bytes)
+        content = read_file(self.path, name, expected.bytes, expected.bytes)
         if hashlib.sha256(content).hexdigest() != expected.sha256:
             raise EngineError(f"{path} was changed: its sha256 is not the one in {MANIFEST}")
         return content
@@ -164,7 +157,7 @@ def kind_of(path: Path) -> str:
     Raises:
         EngineError: The directory or its manifest is missing, damaged, newer or foreign.
     """
-    return _kind(path, _manifest(path))
+    return _kind(path, manifest_of(path))
 
 
 Held = TypeVar("Held", bound=Bundle)
@@ -187,7 +180,7 @@ def parsed(
     Raises:
         EngineError: As `load` says, or it is of another kind.
     """
-    content = _manifest(path)
+    content = manifest_of(path)
     if (got := _kind(path, content)) != kind:
         raise EngineError(f"{path} has kind {got!r}, kind {kind!r} is needed here")
     try:
@@ -212,96 +205,6 @@ def _kind(path: Path, content: dict[str, Any]) -> str:
         known = " and ".join(map(repr, KINDS))
         raise EngineError(f"{path} has kind {short(kind)}, this picme_rt runs {known}")
     return kind
-
-
-def _read(root: Path, name: str, least: int, most: int) -> bytes:
-    """A plain file of an engine, of least to most bytes; links, pipes and devices are not read."""
-    path = root / name
-    try:
-        inside = (path, *path.parents[: name.count("/")])
-        handle = -1 if any(p.is_symlink() for p in inside) else os.open(path, _OPEN)
-    except (OSError, ValueError) as exc:  # ValueError: the path holds what no path can
-        why = exc.strerror if isinstance(exc, OSError) else "no path has such characters"
-        raise EngineError(f"engine {root} lacks the file {name}: {why}; export it again") from exc
-    if handle < 0:
-        raise EngineError(f"engine {root} lacks the file {name}: a link in it is not followed")
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(handle)
-        raise EngineError(f"engine {root} lacks the file {name}: there is no plain file")
-    with open(handle, "rb") as file:
-        if not least <= status.st_size <= most:
-            expected = most if least == most else f"up to {most}"
-            raise EngineError(
-                f"{path} must have {expected} bytes, got {status.st_size}; export it again"
-            )
-        try:
-            content = file.read(status.st_size + 1)  # the one more: it may grow meanwhile
-        except OSError as exc:
-            raise EngineError(f"{path} cannot be read: {exc.strerror}") from exc
-    if len(content) != status.st_size:
-        raise EngineError(f"{path} was changed while it was read; try again")
-    return content
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    place = path / MANIFEST
-    try:
-        here = os.path.lexists(place)
-    except ValueError:  # the path holds what no path can
-        here = False
-    if not here:
-        raise EngineError(
-            f"{path} is not an engine: it has no {MANIFEST}; `picme export` makes one, "
-            "the repository ships some in engines/"
-        )
-    try:
-        content = json.loads(
-            _read(path, MANIFEST, 0, _MANIFEST_BYTES),
-            object_pairs_hook=_object,
-            parse_float=_finite,
-            parse_constant=_no_number,
-        )
-        level = [content]
-        for _ in range(_MANIFEST_DEPTH):
-            level = [
-                value
-                for one in level
-                if isinstance(one, (dict, list))
-                for value in (one.values() if isinstance(one, dict) else one)
-            ]
-        if level:
-            raise ValueError(f"entries lie in each other more than {_MANIFEST_DEPTH} deep")
-        json.dumps(content, ensure_ascii=False).encode()  # half a character is no text
-    except EngineError:
-        raise
-    except (ValueError, RecursionError) as exc:
-        raise EngineError(f"{place} is damaged: {one_line(exc)}") from exc
-    if not isinstance(content, dict):
-        raise EngineError(f"{place} must hold one JSON object, got {type(content).__name__}")
-    return content
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an entry is given twice")
-    return found
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        _no_number(text)
-    return number
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{short(text)} is no finite number")
-
-
-def short(value: object) -> str:
-    """What an entry holds, in one line of bounded length."""
-    return reprlib.repr(value)
 
 
 def _parse(path: Path, content: dict[str, Any]) -> Engine:

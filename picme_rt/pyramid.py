@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from picme_rt import engine as engines
-from picme_rt import tensors
+from picme_rt import engine_files, tensors
 from picme_rt.engine import Bundle
 from picme_rt.errors import EngineError
 from picme_rt.framing import Box
@@ -162,7 +162,7 @@ def _parse(path: Path, content: dict[str, Any]) -> Pyramid:
         ("hole", "one of the files", type(hole_file) is str and hole_file in content["files"]),
     ):
         if not right:
-            got = engines.short(content[key])
+            got = engine_files.short(content[key])
             raise EngineError(f"{key} of {path} must be {expected}, got {got}")
     files = engines.files_of(path, content["files"])
     if files[hole_file].bytes != (length := -(-picture[0] * picture[1] // 8)):
@@ -186,7 +186,7 @@ def _parse(path: Path, content: dict[str, Any]) -> Pyramid:
 
 def _rows(path: Path, key: str, entries: object) -> list[Any]:
     if type(entries) is not list or not 1 <= len(entries) <= MOST_SCALES:
-        got = engines.short(entries)
+        got = engine_files.short(entries)
         raise EngineError(f"{key} of {path} must be 1 to {MOST_SCALES}, got {got}")
     return entries
 
@@ -194,7 +194,7 @@ def _rows(path: Path, key: str, entries: object) -> list[Any]:
 def _pair(path: Path, key: str, entry: Any, most: int) -> tuple[int, int]:
     right = type(entry) is list and len(entry) == 2
     if not right or not all(type(n) is int and 1 <= n <= most for n in entry):
-        got = engines.short(entry)
+        got = engine_files.short(entry)
         raise EngineError(f"{key} of {path} must be [H, W] of 1..{most}, got {got}")
     return entry[0], entry[1]
 
@@ -205,5 +205,5 @@ def _box(path: Path, entry: Any, size: tuple[int, int]) -> Box:
         box = Box(*entry)
         if 0 <= box.top < box.bottom <= size[0] and 0 <= box.left < box.right <= size[1]:
             return box
-    got = engines.short(entry)
+    got = engine_files.short(entry)
     raise EngineError(f"a window of {path} must be inside of {size}, got {got}")
