@@ -156,6 +156,15 @@ def choose(engine: Bundle, *, backend: str, device: str, precision: str) -> Chos
         return Chosen(defaults(backend, precision, place), "asked")
     usual = [name for name in UNMEASURED[place.kind] if name in able]
     here = [name for name in usual if name in installed()]
+    measured = choices.read(engine, BACKENDS) if place.kind == "cpu" else []
+    known_here = [
+        one
+        for one in measured
+        if one.settings.backend in installed()
+        and (one.settings.precision == precision or (any_near and _allowed(engine, one)))
+    ]
+    if known_here:
+        return Chosen(choices.fastest(known_here), "measured")
     if not here:
         raise MissingPackageError(
             f"this engine in {precision} on {place.name} needs {' or '.join(usual)}, which is not "
@@ -163,14 +172,6 @@ def choose(engine: Bundle, *, backend: str, device: str, precision: str) -> Chos
         )
     if place.kind == "cuda":
         return Chosen(defaults(_working(here, place, precision), precision, place), "default")
-    known_here = [
-        one
-        for one in choices.read(engine, BACKENDS)
-        if one.settings.backend in installed()
-        and (one.settings.precision == precision or (any_near and _allowed(engine, one)))
-    ]
-    if known_here:
-        return Chosen(choices.fastest(known_here), "measured")
     return Chosen(defaults(here[0], precision), "default")
 
 
