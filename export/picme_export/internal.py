@@ -113,8 +113,8 @@ class ScaleGraph(nn.Module):
 
 def _choice(scale: Frozen, window: Box) -> dict[str, Tensor]:
     """How the noise of a window chooses, and what: the window holds the whole hole."""
-    part, high = padded(window), scale.fixed.shape[2]
-    chooser = scale.chooser.T.unflatten(1, (high, -1))[None][part]
+    part = padded(window)
+    chooser = scale.chooser.T.reshape(1, -1, *scale.fixed.shape[2:])[part]
     wide = F.pad(scale.bank, [REACH] * 4)[part]
     return {
         "chooser": chooser.flatten(2)[0].T * SHARPNESS,
