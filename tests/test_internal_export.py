@@ -65,6 +65,19 @@ def test_the_graph_gives_what_torch_gives_of_the_whole(scales, windows, engine):
     assert max(found.values()) <= 1e-5
 
 
+def test_a_pyramid_that_chooses_and_pastes_gives_what_torch_gives(given, tmp_path):
+    preset = dataclasses.replace(TINY, completions=True, choices=3)
+    found = run.learn(*given, run.Settings(preset, 40, "patch", 3), tmp_path / "run")
+    assert len(found[0].bank) == 3
+    for name, boxes in (
+        ("hole", internal_windows.windows(found)),
+        ("all", internal_windows.whole(found)),
+    ):
+        internal.to_onnx(found, boxes, tmp_path / f"{name}.onnx")
+        errors = internal.parity(found, boxes, tmp_path / f"{name}.onnx")
+        assert max(errors.values()) <= 1e-5
+
+
 def test_a_graph_that_differs_is_refused(scales, windows, engine):
     other = [scales[0]._replace(amplitude=scales[0].amplitude * 1.1), *scales[1:]]
     with pytest.raises(ParityError, match=r"pyramid.onnx differs from torch by .* at batch 1"):

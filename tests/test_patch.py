@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picme_rt import patch, patch_search
+from picme_rt import patch, patch_blend, patch_search
 from picme_rt.errors import InputError
 
 
@@ -149,3 +149,23 @@ def test_far_from_the_hole_nothing_is_looked_at():
     prepared = patch.prepare(img, hole)
     assert prepared.levels[0].hole.shape == (10 + 2 * patch.CONTEXT, 12 + 2 * patch.CONTEXT)
     assert (prepared.top, prepared.left) == (300 - patch.CONTEXT, 400 - patch.CONTEXT)
+
+
+def test_the_ring_beside_known_pixels_is_drawn_on_from_them_and_no_other_pixel():
+    current = np.random.default_rng(5).random((12, 40, 3), np.float32) * 255
+    hole = np.zeros((12, 40), bool)
+    hole[:, 10:30] = True
+    before = current.copy()
+    patch_blend._draw_on(hole, current)
+    ring = np.zeros_like(hole)
+    ring[:, [10, 29]] = True
+    assert (current[~ring] == before[~ring]).all()
+
+    def jump(picture):
+        a, b, c, d = (picture[:, i] for i in range(8, 12))
+        return (c - b) - ((b - a) + (d - c)) / 2
+
+    left = 1 - float(patch_blend.DRAWN_ON)
+    np.testing.assert_allclose(jump(current), left * jump(before), rtol=0, atol=1e-3)
+    mirrored = current[:, ::-1]
+    np.testing.assert_allclose(jump(mirrored), left * jump(before[:, ::-1]), rtol=0, atol=1e-3)

@@ -31,7 +31,7 @@ from picme_rt.images import Hole
 from picme_rt.onnx_file import OPSET
 from picme_rt.pyramid import Pyramid
 from picme_training.internal import cascade
-from picme_training.internal.cascade import Frozen
+from picme_training.internal.cascade import SHARPNESS, Frozen
 from picme_training.internal.masked import STEEP
 from picme_training.internal.stack import REACH, SLOPE
 
@@ -53,7 +53,8 @@ class ScaleGraph(nn.Module):
     def __init__(self, scale: Frozen, window: Box, before: Box | None):
         super().__init__()
         weights = [weight.contiguous() for weight in scale.weights]
-        if scale.fixed.shape[1] == 1:  # one noise for three channels: their weights' sum
+        self.chooses = len(scale.bank) > 0
+        if scale.fixed.shape[1] == 1 and not self.chooses:  # one noise for three channels
             weights[0] = weights[0].sum(1, keepdim=True)
         self.weights, self.biases = nn.ParameterList(weights), nn.ParameterList(scale.biases)
         self.amplitude = float(scale.amplitude)
@@ -64,6 +65,14 @@ class ScaleGraph(nn.Module):
             "inside": (depth * STEEP).clamp(0, 1),
             "fixed": scale.fixed[part],
         }
+        if self.chooses:
+            constants |= _choice(scale, window)
+        # else the scale before enters as it is
+        self.pasted = before is not None and not bool(scale.open.all())
+        if before is not None and self.pasted:
+            rows, columns = slice(before.top, before.bottom), slice(before.left, before.right)
+            constants["open"] = scale.open[:, :, rows, columns]
+            constants["kept"] = scale.kept[:, :, rows, columns]
         if before is not None:
             for name, matrix, first, last, begin, end in (
                 ("rows", scale.rows, window.top, window.bottom, before.top, before.bottom),
@@ -81,9 +90,18 @@ class ScaleGraph(nn.Module):
         new = (constant("constant_depth") - erosion * STEEP).clamp(0, 1)
         new = new * constant("constant_inside")
         fixed = constant("constant_fixed")
-        x = (fixed + new * (noise - fixed)) * self.amplitude
+        noise = fixed + new * (noise - fixed)
+        x = noise * self.amplitude
         previous = None
+        if self.chooses:
+            chosen = torch.softmax(noise.flatten(1) @ constant("constant_chooser"), 1)
+            high, wide = noise.shape[2:]
+            x = (chosen @ constant("constant_bank_padded")).reshape(-1, 3, high, wide) + x
+            size = -1, 3, high - 2 * REACH, wide - 2 * REACH
+            previous = (chosen @ constant("constant_bank")).reshape(size)
         if before is not None:
+            if self.pasted:
+                before = before * constant("constant_open") + constant("constant_kept")
             # twice, padded and not: a slice of it is an operator more
             previous = constant("constant_rows") @ before @ constant("constant_columns")
             x = constant("constant_rows_padded") @ before @ constant("constant_columns_padded") + x
@@ -91,6 +109,18 @@ class ScaleGraph(nn.Module):
             x = F.leaky_relu(F.conv2d(x, weight, bias), SLOPE)
         change = torch.tanh(F.conv2d(x, self.weights[-1], self.biases[-1]))
         return change if previous is None else change + previous
+
+
+def _choice(scale: Frozen, window: Box) -> dict[str, Tensor]:
+    """How the noise of a window chooses, and what: the window holds the whole hole."""
+    part = padded(window)
+    chooser = scale.chooser.T.reshape(1, -1, *scale.fixed.shape[2:])[part]
+    wide = F.pad(scale.bank, [REACH] * 4)[part]
+    return {
+        "chooser": chooser.flatten(2)[0].T * SHARPNESS,
+        "bank_padded": wide.flatten(1),
+        "bank": wide[:, :, REACH:-REACH, REACH:-REACH].flatten(1),
+    }
 
 
 def padded(window: Box) -> tuple[slice, ...]:

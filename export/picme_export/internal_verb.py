@@ -42,9 +42,10 @@ def run(arguments: argparse.Namespace) -> None:
     from picme_export import internal
     from picme_rt import files
     from picme_rt.errors import InputError
+    from picme_training.internal import pages, store
     from picme_training.internal import run as runs
-    from picme_training.internal import store
 
+    pages.keep()
     given = runs.settings(
         arguments.preset, size=arguments.size, naive=arguments.naive, seed=arguments.seed
     )

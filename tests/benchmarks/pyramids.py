@@ -44,6 +44,10 @@ def scales(hole: Hole, preset: Preset) -> list[Frozen]:
                 torch.randn(shape, generator=random),
                 masked.depth(pyramid_frame.brought(hole, size)),
                 *up,
+                torch.ones(1, 1, *before),
+                torch.zeros(1, 3, *before),
+                torch.zeros(shape[2] * shape[3], 0),
+                torch.zeros(0, 3, *size),
             )
         )
     return found

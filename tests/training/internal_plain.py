@@ -58,3 +58,37 @@ def generator_terms(generator, critic, inputs, previous, real, weights, alpha):
     fake, rebuilt = (generated(generator, x, p) for x, p in zip(inputs, previous, strict=True))
     error = alpha * (weights * (rebuilt - real).square()).sum() / (3 * weights.sum())
     return torch.stack([-critic(fake).mean(), error])
+
+
+def completion_critic_terms(critic, real, shown, mix, hole, covered):
+    """As `critic_terms`, of a completion: judged where its hole is seen, nothing of it masked."""
+    seeing = F.max_pool2d(hole, 11, stride=1)
+    valid = 1 - F.max_pool2d(covered, 11, stride=1)
+    known = 1 - covered
+    between = (shown + mix * (real - shown) * known).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    penalty = 0.1 * (slope.norm(dim=1) - 1).square().mean()
+    of_real = -critic(real, covered).sum() / valid.sum()
+    return torch.stack([of_real, (critic(shown) * seeing).sum() / seeing.sum(), penalty])
+
+
+def completion_generator_terms(generator, critic, inputs, previous, real, masks, alpha):
+    """(-D(completion), reconstruction error, what else is learnt); masks are (hole, covered).
+
+    What else: the completion's error at known pixels, and what either picture changes in the hole,
+    its smooth part above all.
+    """
+    hole, covered = masks
+    made = [generated(generator, x, p) for x, p in zip(inputs, previous, strict=True)]
+    seeing = F.max_pool2d(hole, 11, stride=1)
+    shown = made[0] * hole + real * (1 - hole)
+    score = (critic(shown) * seeing).sum() / seeing.sum()
+
+    def error(one, where):
+        return alpha * (where * (one - real).square()).sum() / (3 * where.sum())
+
+    changes = [m - p for m, p in zip(made, previous, strict=True)]
+    smooth = [F.avg_pool2d(change, 3, 1, 1).square() for change in changes]
+    held = sum((hole * (s + 0.3 * c.square())).sum() for s, c in zip(smooth, changes, strict=True))
+    held = held * alpha / (3 * (1 - hole).sum())
+    return torch.stack([-score, error(made[1], 1 - covered), error(made[0], 1 - hole) + held])

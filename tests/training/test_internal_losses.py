@@ -5,17 +5,26 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from internal_plain import PlainStack, critic_terms, generated, generator_terms
+from internal_plain import (
+    PlainStack,
+    completion_critic_terms,
+    completion_generator_terms,
+    critic_terms,
+    generated,
+    generator_terms,
+)
 from torch.nn import functional as F
 
 from picme_training.internal import masked, presets
 from picme_training.internal.critic import critic, descend_critic, judged
+from picme_training.internal.plan import Plan
 from picme_training.internal.pyramid import Level
-from picme_training.internal.scale import Plan, Scale
+from picme_training.internal.scale import Scale
 from picme_training.internal.stack import Stack
 
 HEIGHT, WIDTH = 30, 40
-EIGHT = dataclasses.replace(presets.find("fast"), width=8, alpha=10.0)
+EIGHT = dataclasses.replace(presets.find("paper"), width=8, steps=1, alpha_last=10.0)
+COMPLETING = dataclasses.replace(EIGHT, completions=True, choices=3)
 
 
 @pytest.fixture
@@ -79,7 +88,7 @@ def test_the_first_iteration_has_the_losses_of_the_straightforward_one(hole, fin
     random = torch.Generator().manual_seed(0)
     known = torch.rand(3, HEIGHT, WIDTH, generator=random) * 2 - 1
     known = known * torch.from_numpy(~hole)
-    plan = Plan(0, 1, fine, Level(known.numpy(), hole), known)
+    plan = Plan(0, 1, fine, Level(known.numpy(), hole), None, known[None])
     scale = Scale(plan, [], None, EIGHT, 7, torch.device("cpu"))
     twin = Scale(plan, [], None, EIGHT, 7, torch.device("cpu"))  # draws the same numbers
     generator, discriminator = PlainStack(scale.generator), PlainStack(scale.discriminator)
@@ -90,15 +99,66 @@ def test_the_first_iteration_has_the_losses_of_the_straightforward_one(hole, fin
     mix = torch.rand(1, 1, 1, 1, generator=twin.random)
     covered = torch.from_numpy(hole)[None, None].float() * fine
     fake = generated(generator, inputs[0], previous[:1]).detach()
-    terms = critic_terms(discriminator, plan.real[None], fake, mix, covered)
+    terms = critic_terms(discriminator, plan.real, fake, mix, covered)
     torch.testing.assert_close(found[:3], terms.detach(), rtol=0, atol=1e-5)
 
     discriminator = PlainStack(scale.discriminator)  # D moves before G learns
     weights = masked.soft_mask(hole, 0)[None, None] if fine else torch.ones(1, 1, HEIGHT, WIDTH)
     both = generator_terms(
-        generator, discriminator, inputs, [previous[:1], previous[1:]], plan.real[None], weights,
+        generator, discriminator, inputs, [previous[:1], previous[1:]], plan.real, weights,
         EIGHT.alpha_of(0, 1),
     )  # fmt: skip
     both.sum().backward()
     torch.testing.assert_close(found[3:], both.detach(), rtol=1e-5, atol=1e-5)
     check_gradients(scale.generator, generator)
+
+
+def completing(hole, fine, preset):
+    """A scale as `fast` trains it, and its twin, which draws the same numbers."""
+    random = torch.Generator().manual_seed(0)
+    known = torch.rand(1 if fine else 3, 3, HEIGHT, WIDTH, generator=random) * 2 - 1
+    inside = torch.from_numpy(hole)
+    known = torch.where(inside, known * (not fine), known[:1])
+    level = Level(np.where(hole, 0, known[0].numpy()).astype(np.float32), hole)
+    plan = Plan(0, 1, fine, level, None, known)
+    return [Scale(plan, [], None, preset, 7, torch.device("cpu")) for _ in range(2)]
+
+
+@pytest.mark.parametrize("fine", [True, False])
+def test_learning_from_completions_has_the_losses_of_the_straightforward_version(hole, fine):
+    scale, twin = completing(hole, fine, COMPLETING)
+    generator, discriminator = PlainStack(scale.generator), PlainStack(scale.discriminator)
+    found = scale.iterate(0)
+
+    previous = twin.drawn()
+    inputs = list((F.pad(previous, [5] * 4) + twin.noise * twin.scale.amplitude).split(1))
+    mix = torch.rand(1, 1, 1, 1, generator=twin.random)
+    real = twin.real if fine else twin.reals[torch.randint(3, (1,), generator=twin.random)]
+    inside = torch.from_numpy(hole)[None, None].float()
+    fake = generated(generator, inputs[0], previous[:1]).detach()
+    shown = torch.where(inside > 0, fake, twin.real)
+    terms = completion_critic_terms(discriminator, real, shown, mix, inside, inside * fine)
+    torch.testing.assert_close(found[:3], terms.detach(), rtol=0, atol=1e-5)
+
+    discriminator = PlainStack(scale.discriminator)  # D moves before G learns
+    both = completion_generator_terms(
+        generator, discriminator, inputs, previous.split(1), twin.real, (inside, inside * fine),
+        COMPLETING.alpha_of(0, 1),
+    )  # fmt: skip
+    if fine:  # begins with nothing: there is nothing to hold to
+        assert not scale.held.any()
+    both.sum().backward()
+    torch.testing.assert_close(found[3:], both[:2].detach(), rtol=1e-5, atol=1e-5)
+    if not fine:
+        check_gradients(scale.generator, generator)
+
+
+def test_convolutions_in_bfloat16_give_losses_and_gradients_near_those_of_float32(hole):
+    exact, _ = completing(hole, True, COMPLETING)
+    near, _ = completing(hole, True, dataclasses.replace(COMPLETING, reduced=True))
+    terms = [one.iterate(0) for one in (exact, near)]
+    torch.testing.assert_close(terms[1], terms[0], rtol=0.03, atol=0.03)
+    for name in ("generator", "discriminator"):
+        a, b = (getattr(one, name).gradient for one in (exact, near))
+        assert a.dtype == b.dtype == torch.float32
+        assert float(F.cosine_similarity(a, b, dim=0)) > 0.97

@@ -10,6 +10,12 @@ from picme_training.internal import cascade, naive, run, scale, store
 from picme_training.internal.presets import PRESETS, Preset, find
 
 TINY = run.Settings(Preset(4, 8, 3, 2, 5e-4, 5e-4, 1, 10, 100, "telea"), 40, "telea", 3)
+CHOOSING = dataclasses.replace(
+    TINY, naive="patch",
+    preset=dataclasses.replace(
+        TINY.preset, completions=True, choices=3, average=0.5, reduced=True
+    ),
+)  # fmt: skip
 WIDE = dataclasses.replace(TINY.preset, width=8)
 SIZES = [(25, 31), (26, 33), (28, 35)]
 
@@ -50,12 +56,15 @@ def test_a_picture_becomes_a_pyramid_of_frozen_scales(img, hole, tmp_path):
     assert (tmp_path / "naive" / "naive.png").is_file()
 
 
-@pytest.mark.parametrize("chosen", ["telea", "patch", "dip"])
+@pytest.mark.parametrize(
+    "given",
+    [*(dataclasses.replace(TINY, naive=one) for one in ("telea", "patch", "dip")), CHOOSING],
+    ids=["telea", "patch", "dip", "choosing"],
+)
 def test_bytes_under_the_hole_change_no_weight_and_no_result(
-    img, hole, tmp_path, monkeypatch, chosen
+    img, hole, tmp_path, monkeypatch, given
 ):
     monkeypatch.setattr("picme_training.internal.dip.ITERATIONS", 2)
-    given = dataclasses.replace(TINY, naive=chosen)
     other = img.copy()
     other[hole] = np.random.default_rng(9).integers(0, 256, (hole.sum(), 3))
     one = run.learn(img, hole, given, tmp_path / "one")
@@ -72,11 +81,13 @@ def test_other_seeds_give_other_weights(img, hole, tmp_path):
     assert bits(one)[0] != bits(two)[0]
 
 
-@pytest.mark.parametrize("scale_killed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("scale_killed", "given"), [(0, TINY), (1, TINY), (2, TINY), (1, CHOOSING)]
+)
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(
-    img, hole, tmp_path, monkeypatch, scale_killed
+    img, hole, tmp_path, monkeypatch, scale_killed, given
 ):
-    whole = run.learn(img, hole, TINY, tmp_path / "whole")
+    whole = run.learn(img, hole, given, tmp_path / "whole")
     iterate = scale.Scale.iterate
 
     def killed(self, iteration):
@@ -86,7 +97,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(
 
     monkeypatch.setattr(scale.Scale, "iterate", killed)
     with pytest.raises(KeyboardInterrupt):
-        run.learn(img, hole, TINY, tmp_path / "cut")
+        run.learn(img, hole, given, tmp_path / "cut")
     kept = sorted((tmp_path / "cut" / "scales").glob("*"))
     assert len(kept) == scale_killed
     trained = []
@@ -95,7 +106,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(
         "iterate",
         lambda self, i: trained.append(self.plan.place) or iterate(self, i),
     )
-    found = run.learn(img, hole, TINY, tmp_path / "cut", resume=True)
+    found = run.learn(img, hole, given, tmp_path / "cut", resume=True)
     assert bits(found) == bits(whole)
     assert set(trained) == set(range(scale_killed, 3))
 
@@ -135,11 +146,28 @@ def test_a_hole_that_leaves_too_little_is_refused_with_the_cure(img, tmp_path):
         run.learn(img, hole, TINY, tmp_path)
 
 
-def test_a_constant_picture_stays_finite(hole, tmp_path):
+@pytest.mark.parametrize("given", [TINY, CHOOSING], ids=["tiny", "choosing"])
+def test_a_constant_picture_stays_finite(hole, tmp_path, given):
     img = np.full((28, 35, 3), 90, np.uint8)
-    found = run.learn(img, hole, TINY, tmp_path)
+    found = run.learn(img, hole, given, tmp_path)
     assert all(torch.isfinite(tensor).all() for one in found for tensor in one.weights)
-    assert run.completions(found, 1, 0).shape == (1, 28, 35, 3)
+    made = run.completions(found, 1, 0)
+    assert made.shape == (1, 28, 35, 3)
+    if given is CHOOSING:  # begins with what is there, and noise of no amplitude changes little
+        assert np.abs(made.astype(int) - 90).max() < 40
+
+
+def test_a_tiny_picture_is_refused_and_a_huge_one_brought_to_size():
+    tiny, huge = np.zeros((24, 90, 3), np.uint8), np.zeros((1500, 2000, 3), np.uint8)
+    hole = np.zeros((24, 90), bool)
+    hole[3:5, 3:5] = True
+    with pytest.raises(InputError, match=r"25 pixels on its shorter side .* got 24 x 90"):
+        run.plan(tiny, hole, 256)
+    hole = np.zeros((1500, 2000), bool)
+    hole[700:900, 900:1200] = True
+    plans = run.plan(huge, hole, 64)
+    assert plans[-1].level.hole.shape == (48, 64)
+    assert 1 <= plans[-1].level.hole.sum() <= 120
 
 
 def test_a_small_hole_needs_no_naive_completion(img, tmp_path):
@@ -177,7 +205,7 @@ def test_the_papers_schedule():
 def test_weights_pass_from_scale_to_scale_of_one_width(img, hole):
     plans = run.plan(img, hole, 40)
     cpu = torch.device("cpu")
-    filled = [p._replace(real=torch.from_numpy(p.level.known)) for p in plans]
+    filled = [p._replace(real=torch.from_numpy(p.level.known)[None]) for p in plans]
     first = scale.Scale(filled[0], [], None, TINY.preset, 1, cpu)
     with torch.no_grad():
         done = first.freeze()
@@ -234,3 +262,37 @@ def test_the_fingerprint_is_of_known_bytes_and_hole(img, hole):
     other[~hole] += 1
     assert store.fingerprint(img, hole) != store.fingerprint(other, hole)
     assert store.fingerprint(img, hole) != store.fingerprint(img, ~hole)
+
+
+def test_noise_chooses_what_the_coarsest_scale_begins_with_and_known_pixels_are_pasted(
+    img, hole, tmp_path
+):
+    found = run.learn(img, hole, CHOOSING, tmp_path)
+    first, second = found[:2]
+    assert first.bank.shape == (3, 3, 25, 31)
+    noise = cascade.draw(found, torch.Generator().manual_seed(0), 16)
+    shares = cascade.shares(first, noise[0])
+    assert len(set(shares.argmax(1).tolist())) == 3
+    levels = [p.level for p in run.plan(img, hole, 40)]
+    known = torch.from_numpy(~levels[0].hole)
+    begun = cascade.begun(first, None, noise[0])
+    expected = torch.from_numpy(levels[0].known)[:, known].expand(16, -1, -1)
+    torch.testing.assert_close(begun[..., known], expected, rtol=0, atol=1e-6)
+    other = torch.where(known, torch.randn(1, 3, 25, 31), torch.zeros(1))
+    results = [cascade.begun(second, x, noise[1][:1]) for x in (other, torch.zeros_like(other))]
+    assert torch.equal(*results)
+    outside = noise[0] * (first.depth == 0)
+    assert torch.equal(cascade.shares(first, outside), torch.full((16, 3), 1 / 3))
+
+
+def test_fewer_scales_and_other_statistics_for_studies(img, hole, tmp_path):
+    def learnt(name, **changes):
+        given = dataclasses.replace(TINY, preset=dataclasses.replace(TINY.preset, **changes))
+        return run.learn(img, hole, given, tmp_path / name)
+
+    plain = learnt("plain")
+    fine = [one for one in run.plan(img, hole, 40) if one.fine]
+    assert [one.size for one in learnt("fine", coarse_scales=False)] == SIZES[-len(fine) :]
+    assert bits(learnt("norm", masked_norm=False)) != bits(plain)
+    louder = learnt("louder", variance=4.0)
+    assert float(louder[0].amplitude) == 2 * float(plain[0].amplitude)

@@ -11,6 +11,8 @@ from picme_training.internal.masked import renewed
 from picme_training.internal.pyramid import resized
 from picme_training.internal.stack import EPSILON, REACH, SLOPE, Stack
 
+SHARPNESS = 12.0  # of a choice: 0 is the mean of all, infinity one alone
+
 Statistics = list[tuple[Tensor, Tensor]]
 """Mean and variance (C,) of each norm."""
 
@@ -27,6 +29,10 @@ class Frozen(NamedTuple):
         depth: (1, 1, h + 10, w + 10), pixels from the known ones (`masked.depth`).
         rows: (h, h'), from the rows of the scale before; (h, 0) at the coarsest.
         columns: (w, w'), likewise.
+        open: (1, 1, h', w'), where the scale before enters: 1 everywhere, or in its hole alone.
+        kept: (1, 3, h', w'), what enters elsewhere: the picture's known pixels, 0 where open.
+        chooser: ((h + 10) (w + 10), n), how the coarsest scale's noise chooses what it begins with.
+        bank: (n, 3, h, w), what it chooses from; n is 0 where it begins with 0.
     """
 
     weights: list[Tensor]
@@ -36,6 +42,10 @@ class Frozen(NamedTuple):
     depth: Tensor
     rows: Tensor
     columns: Tensor
+    open: Tensor
+    kept: Tensor
+    chooser: Tensor
+    bank: Tensor
 
     @property
     def size(self) -> tuple[int, int]:
@@ -65,16 +75,26 @@ def entering(previous: Tensor, noise: Tensor, amplitude: Tensor) -> Tensor:
     return F.pad(previous, [REACH] * 4) + noise * amplitude
 
 
-def enlarged(scale: Frozen, before: Tensor | None, batch: int) -> Tensor:
-    """The scale before at this one's size, (B, 3, h, w); 0 at the coarsest scale."""
+def shares(scale: Frozen, noise: Tensor) -> Tensor:
+    """How much of each in its bank noise (B, 1, h + 10, w + 10) chooses, (B, n), sum 1."""
+    return torch.softmax(noise.flatten(1) @ scale.chooser * SHARPNESS, 1)
+
+
+def begun(scale: Frozen, before: Tensor | None, noise: Tensor) -> Tensor:
+    """What a scale begins with, (B, 3, h, w).
+
+    The scale before at this one's size; at the coarsest what noise chooses, or 0.
+    """
     if before is None:
-        return scale.fixed.new_zeros(batch, 3, *scale.size)
-    return resized(before, (scale.rows, scale.columns))
+        if len(scale.bank) == 0:
+            return scale.fixed.new_zeros(len(noise), 3, *scale.size)
+        return (shares(scale, noise) @ scale.bank.flatten(1)).view(-1, 3, *scale.size)
+    return resized(before * scale.open + scale.kept, (scale.rows, scale.columns))
 
 
 def generate(scale: Frozen, before: Tensor | None, noise: Tensor) -> Tensor:
     """One scale's result (B, 3, h, w), from the scale before and noise (B, c, h + 10, w + 10)."""
-    previous = enlarged(scale, before, len(noise))
+    previous = begun(scale, before, noise)
     x = entering(previous, noise, scale.amplitude)
     x = x.contiguous(memory_format=torch.channels_last)
     for weight, bias in zip(scale.weights[:-1], scale.biases[:-1], strict=True):
@@ -90,12 +110,27 @@ def draw(scales: Sequence[Frozen], generator: torch.Generator, batch: int) -> li
     ]
 
 
-def random(scales: Sequence[Frozen], generator: torch.Generator) -> Tensor | None:
-    """A picture of new noise everywhere, as the next scale is trained on; None of no scale."""
+def random(
+    scales: Sequence[Frozen], generator: torch.Generator, erosion: Tensor | None = None
+) -> Tensor | None:
+    """A picture of new noise, as the next scale is trained on; None of no scale.
+
+    Args:
+        scales: The scales so far.
+        generator: Of the noise.
+        erosion: (), the noise is new so deep in the hole alone; everywhere if None.
+    """
     found = None
     for scale, noise in zip(scales, draw(scales, generator, 1), strict=True):
-        found = generate(scale, found, noise)
+        found = generate(scale, found, mixed(scale, noise, erosion))
     return found
+
+
+def mixed(scale: Frozen, noise: Tensor, erosion: Tensor | None) -> Tensor:
+    """The noise deeper in the hole than `erosion` pixels, the fixed one elsewhere."""
+    if erosion is None:
+        return noise
+    return scale.fixed + renewed(scale.depth, erosion) * (noise - scale.fixed)
 
 
 def reconstruct(scales: Sequence[Frozen]) -> Tensor | None:
@@ -119,7 +154,6 @@ def sample(scales: Sequence[Frozen], noises: Sequence[Tensor], erosion: Tensor) 
     """
     found = None
     for scale, noise in zip(scales, noises, strict=True):
-        new = renewed(scale.depth, erosion)
-        found = generate(scale, found, scale.fixed + new * (noise - scale.fixed))
+        found = generate(scale, found, mixed(scale, noise, erosion))
     assert found is not None  # a pyramid has a scale
     return found.clamp(-1, 1)

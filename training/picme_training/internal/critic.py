@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from picme_training.internal.masked import Places
 from picme_training.internal.stack import (
@@ -21,10 +20,12 @@ from picme_training.internal.stack import (
     Normed,
     Stack,
     as_map,
+    back,
     backward,
     forward,
     inner,
     norm_backward,
+    onward,
     places,
     weight_gradient,
     write_gradient,
@@ -38,15 +39,18 @@ class Critic(NamedTuple):
     """What the discriminator of a scale needs besides its weights.
 
     Attributes:
-        known: (1, 1, H, W) float32, 1 where the real picture has pixels.
+        known: (1, 1, H, W) float32, 1 where the real picture has pixels: what of it an interpolate
+            may have.
+        seen: (1, 1, H, W) float32, 1 at the interpolate's pixels: `known`, but all of a completion.
         shares: Of the batch (real, fake, interpolate), as `stack.forward` takes them.
         seed: (3, 1, h, w), the gradient of (-mean real, mean fake, sum interpolate) for the map.
-        penalty: lambda times delta, over the picture's pixels: 0.1 / known pixels.
+        penalty: lambda times delta, over the picture's pixels: 0.1 / pixels seen.
         plain: Shares of the fake one alone.
         plain_seed: (1, 1, h, w), that of mean fake.
     """
 
     known: Tensor
+    seen: Tensor
     shares: list[Tensor]
     seed: Tensor
     penalty: float
@@ -54,20 +58,29 @@ class Critic(NamedTuple):
     plain_seed: Tensor
 
 
-def critic(known: Tensor, real: Places, fake: Places) -> Critic:
+def critic(known: Tensor, real: Places, fake: Places, judged: Tensor | None = None) -> Critic:
     """Works out the constants of a scale.
+
+    As published, the interpolate is masked as the real picture is. A completion has the real one's
+    known pixels, so that an interpolate differs in the hole alone: nothing of it is masked.
 
     Args:
         known: (1, 1, H, W) float32, 1 where the real picture has pixels; all 1 at coarse scales.
         real: The places that count in the real picture.
         fake: All places.
+        judged: (1, 1, h, w), 1 at the places that a completion is judged by; None for pictures of
+            new noise everywhere.
     """
-    mean = fake.valid / fake.valid.sum()
+    of_fake = fake.valid if judged is None else judged
+    mean = of_fake / of_fake.sum()
+    third, seen = (real, known) if judged is None else (fake, torch.ones_like(known))
+    shares = zip(real.shares, fake.shares, third.shares, strict=True)
     return Critic(
         known,
-        [torch.cat([r, f, r]) for r, f in zip(real.shares, fake.shares, strict=True)],
-        torch.cat([-real.valid / real.valid.sum(), mean, real.valid]),
-        PENALTY / float(known.sum()),
+        seen,
+        [torch.cat(each) for each in shares],
+        torch.cat([-real.valid / real.valid.sum(), mean, third.valid]),
+        PENALTY / float(seen.sum()),
         fake.shares,
         mean,
     )
@@ -83,16 +96,16 @@ def descend_critic(stack: Stack, given: Critic, real: Tensor, fake: Tensor, mix:
         fake: (1, 3, H, W).
         mix: (1, 1, 1, 1), how much of the interpolate is real, uniform in [0, 1].
     """
-    between = torch.lerp(fake, real, mix) * given.known
+    between = torch.lerp(fake, real, mix * given.known) * given.seen
     scores, kept = forward(stack, torch.cat([real, fake, between]), given.shares)
     deltas = backward(stack, kept, given.shares, given.seed)
     third = [Normed(*(part[2:] for part in one)) for one in kept]
     own = [Deltas(*(part[2:] for part in one)) for one in deltas]
     shares = [share[2:] for share in given.shares]
 
-    slope = F.conv_transpose2d(own[0].before_norm, stack.weights[0])
+    slope = back(own[0].before_norm, stack.weights[0]).float()
     norm = slope.norm(dim=1, keepdim=True)
-    off = (norm - 1) * given.known
+    off = (norm - 1) * given.seen
     v = slope * (2 * given.penalty * off / norm.clamp(min=_SMALLEST))
 
     steps = _tangents(stack, third, shares, own, v)
@@ -100,7 +113,7 @@ def descend_critic(stack: Stack, given: Critic, real: Tensor, fake: Tensor, mix:
         weight_gradient(step.entering, weight, delta.before_norm)
         for step, weight, delta in zip(steps, stack.weights, own, strict=False)
     ]
-    last = weight_gradient(steps[-1].entering, stack.weights[-1], given.seed[2:])
+    last = weight_gradient(steps[-1].entering, stack.weights[-1], given.seed[2:].to(stack.dtype))
     _by_way_of_x(stack, third, shares, steps, own)
     seed = given.seed * _REAL_AND_FAKE.to(given.seed)
     write_gradient(stack, kept, deltas, seed)
@@ -142,12 +155,12 @@ def _tangents(
     Returns:
         A step for each block, and one more for the last convolution, whose input alone is set.
     """
-    tangent, steps = v, []
+    tangent, steps = v.to(stack.dtype), []
     for weight, gamma, one, share, delta in zip(
         stack.weights[:-1], stack.gammas, kept, shares, deltas, strict=True
     ):
-        wide = F.conv2d(tangent, weight)
-        u, c, i = places(wide), one.centred, one.inverse
+        wide = onward(tangent, weight)
+        u, c, i = places(wide).float(), one.centred, one.inverse
         mean = torch.bmm(share, u)
         k = torch.bmm(share, c * u)
         cubed = i * i * i
@@ -159,6 +172,7 @@ def _tangents(
         pull.addcmul_(c, of_c).mul_(share.mT).addcmul_(delta.after_norm, of_g)
         steps.append(_Step(tangent, i * spread - cubed * k * delta.along, pull))
         turned = u.mul_(one.scale).addcmul_(c, -one.scale * i * i * k).sub_(one.scale * mean)
+        turned = turned.to(stack.dtype)
         turned = torch.ops.aten.leaky_relu_backward(turned, places(one.y), SLOPE, True)
         tangent = as_map(turned, wide)
     return [*steps, _Step(tangent, tangent, tangent)]
@@ -181,13 +195,12 @@ def _by_way_of_x(
             target.total.copy_(found.total)
             target.along.copy_(found.along)
         if place > 0:
-            gradient = F.conv_transpose2d(target.before_norm, stack.weights[place])
+            gradient = back(target.before_norm, stack.weights[place])
 
 
 def judged(stack: Stack, given: Critic, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Mean D(fake), and its gradient for the fake one (1, 3, H, W)."""
     scores, kept = forward(stack, fake, given.plain)
     deltas = backward(stack, kept, given.plain, given.plain_seed)
-    return (scores * given.plain_seed).sum(), F.conv_transpose2d(
-        deltas[0].before_norm, stack.weights[0]
-    )
+    slope = back(deltas[0].before_norm, stack.weights[0]).float()
+    return (scores * given.plain_seed).sum(), slope

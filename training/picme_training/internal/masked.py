@@ -58,6 +58,12 @@ def places(hole: Hole, *, masked: bool) -> Places:
     return Places([(m / m.sum()).flatten(2) for m in maps[:-1]], maps[-1])
 
 
+def seeing(hole: Hole) -> Tensor:
+    """(1, 1, h, w) float32 of the final map: 1 at places whose receptive field touches the hole."""
+    known = torch.from_numpy(hole)[None, None].float()
+    return F.max_pool2d(known, 2 * REACH + 1, stride=1)
+
+
 def is_fine(hole: Hole, first: bool) -> bool:
     """Whether enough of a scale is known to learn from it without a naive completion.
 

@@ -22,6 +22,7 @@ def complete(
     naive: Naive,
     *,
     seed: int,
+    temperature: float = 1.0,
     device: torch.device | str = "cpu",
     report: Callable[[int], None] | None = None,
 ) -> Tensor:
@@ -32,6 +33,7 @@ def complete(
         wanted: The picture at the finest coarse scale, which the deep image prior works on.
         naive: `dip` (modified), `dip-original`, `patch` or `telea`.
         seed: Of what is random in it.
+        temperature: On the noise that completions of patches differ by.
         device: Where the deep image prior runs.
         report: Called with the number of each of its iterations.
 
@@ -42,17 +44,17 @@ def complete(
         return dip.complete(
             wanted, seed=seed, original=naive == "dip-original", device=device, report=report
         )
-    filled = _by_patches(finest, seed) if naive == "patch" else _telea(finest)
+    filled = _by_patches(finest, seed, temperature) if naive == "patch" else _telea(finest)
     planes = torch.from_numpy(np.moveaxis(filled, 2, 0) / np.float32(127.5) - np.float32(1))
     small = fitted(planes, wanted)
     return small.clamp(-1, 1)
 
 
 def fitted(filled: Tensor, level: Level) -> Tensor:
-    """A completion (3, H, W) at a level's size, its known pixels those of the level."""
+    """Completions (..., 3, H, W) at a level's size, their known pixels those of the level."""
     matrices = [
         torch.from_numpy(matrix(a, b, "triangle").copy())
-        for a, b in zip(filled.shape[1:], level.hole.shape, strict=True)
+        for a, b in zip(filled.shape[-2:], level.hole.shape, strict=True)
     ]
     small = resized(filled, (matrices[0], matrices[1]))
     return torch.where(torch.from_numpy(level.hole), small, torch.from_numpy(level.known))
@@ -64,10 +66,10 @@ def pixels(picture: Tensor) -> Image:
     return levels.permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
 
 
-def _by_patches(level: Level, seed: int) -> np.ndarray:
+def _by_patches(level: Level, seed: int, temperature: float) -> np.ndarray:
     found = pixels(torch.from_numpy(level.known))
     part = patch.prepare(found, level.hole)
-    made = patch.complete(part, seed, 0, 1.0)
+    made = patch.complete(part, seed, 0, temperature)
     filled = found.astype(np.float32)
     height, width = made.shape[:2]
     filled[part.top : part.top + height, part.left : part.left + width] = made

@@ -25,6 +25,18 @@ class Preset:
         alpha: Weight of the reconstruction ...
         alpha_last: ... and in the last third of the scales.
         naive: The naive completion.
+        completions: Learn from completions: every scale begins with the one before, the known
+            pixels pasted in, and in the hole changes its detail alone; what D judges is a
+            completion, by the places that see its hole. Else, as published, D judges pictures of
+            new noise everywhere.
+        choices: Naive completions, of patches, that the noise of the coarsest scale chooses from,
+            the scale beginning with its choice; 0, as published: one, and it begins with nothing.
+        average: Of G's weights over iterations what is kept an iteration; 0 takes the last ones.
+        reduced: Convolutions in bfloat16; norms, losses, penalties and Adam stay float32.
+        variance: Of the noise, before its amplitude.
+        coarse_scales: Begin with the scales that need a naive completion, if there are such; else
+            with the first that does not.
+        masked_norm: Norms of D take their statistics of the real picture where that is known.
     """
 
     width: int
@@ -37,6 +49,13 @@ class Preset:
     alpha: float
     alpha_last: float
     naive: Naive
+    completions: bool = False
+    choices: int = 0
+    average: float = 0.0
+    reduced: bool = False
+    variance: float = 1.0
+    coarse_scales: bool = True
+    masked_norm: bool = True
 
     def width_of(self, scale: int) -> int:
         """Channels of a scale, 0 being the coarsest."""
@@ -49,14 +68,15 @@ class Preset:
     def rate(self, fine: bool, iteration: int) -> float:
         """The learning rate of an iteration."""
         if fine:
-            return self.fine_rate
+            late = self.completions and iteration >= 0.8 * self.fine
+            return self.fine_rate * (0.1 if late else 1.0)
         return self.coarse_rate * (0.1 if iteration >= 0.8 * self.coarse else 1.0)
 
 
 PRESETS = {
     "paper": Preset(32, 128, 2000, 3000, 5e-4, 5e-5, 3, 10, 100, "dip"),
     "balanced": Preset(32, 64, 800, 1200, 5e-4, 2e-4, 1, 10, 100, "dip"),
-    "fast": Preset(32, 32, 600, 300, 5e-4, 5e-4, 1, 100, 100, "patch"),
+    "fast": Preset(32, 32, 40, 100, 5e-4, 5e-4, 1, 2000, 2000, "patch", True, 16, 0.99, True),
 }
 
 

@@ -16,13 +16,15 @@ from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image
 from picme_training.internal import cascade, masked, naive, presets, pyramid, store
 from picme_training.internal.cascade import Frozen
+from picme_training.internal.plan import Plan
 from picme_training.internal.presets import NAIVES, Naive, Preset
 from picme_training.internal.pyramid import Level
-from picme_training.internal.scale import Plan, Scale, Trained, train
+from picme_training.internal.scale import Scale, Trained, train
 
 SEEDS = 1 << 32
 EROSION = 4.0  # pixels, of the previews: `mid`
 PREVIEWS = 3
+VARIED = 3.0  # temperature of completions that are chosen from
 ALONE = 4 << 20  # multiplications of a 3 x 3 convolution below which threads only wait
 _NAIVE_SEED = 0xD1B5
 _REPORT_EVERY = 25  # iterations between readings of the losses, which wait for the device
@@ -97,6 +99,10 @@ def learn(
             there is no such device, or `run` is as `store.begin` refuses it.
     """
     plans = plan(img, hole, given.size)
+    if not given.preset.coarse_scales:
+        fine = [one for one in plans if one.fine]
+        plans = [one._replace(place=i, scales=len(fine)) for i, one in enumerate(fine)]
+        plans[0] = plans[0]._replace(coarser=None)
     place = _device(device)
     about = {
         "settings": dataclasses.asdict(given),
@@ -116,7 +122,7 @@ def learn(
                 torch.set_num_threads(1 if macs < ALONE else threads)
                 real = one.real if one.fine else naive.fitted(_known(filled), one.level)
                 done = _train(one._replace(real=real), frozen, before, given, place, bar)
-                preview = _preview(one.level, real, [*frozen, done.frozen], given.seed)
+                preview = _preview(one.level, real[0], [*frozen, done.frozen], given.seed)
                 store.save(run, one.place, done, preview)
             else:
                 bar.update(work)
@@ -162,15 +168,15 @@ def plan(img: Image, hole: Hole, size: int) -> list[Plan]:
         )
     first = fine.index(True)
     return [
-        Plan(i, len(levels), i >= first, one, torch.from_numpy(one.known))
-        for i, one in enumerate(levels)
+        Plan(i, len(levels), i >= first, one, before, torch.from_numpy(one.known)[None])
+        for i, (one, before) in enumerate(zip(levels, [None, *levels[:-1]], strict=True))
     ]
 
 
 def _naive(
     plans: list[Plan], given: Settings, run: Path, device: torch.device, bar: "tqdm[NoReturn]"
 ) -> Tensor | None:
-    """The naive completion at the finest coarse scale; None where every scale is fine."""
+    """The naive completions at the finest coarse scale; None where every scale is fine."""
     coarse = [one for one in plans if not one.fine]
     if not coarse:
         return None
@@ -179,8 +185,16 @@ def _naive(
         bar.set_description(f"naive completion ({given.naive})")
         seed = given.seed ^ _NAIVE_SEED
         wanted = coarse[-1].level
-        filled = naive.complete(plans[-1].level, wanted, given.naive, seed=seed, device=device)
-        store.save_naive(run, filled, naive.pixels(filled))
+        choices = given.preset.choices if given.naive == "patch" else 0
+        made = [
+            naive.complete(
+                plans[-1].level, wanted, given.naive,
+                seed=seed + i, temperature=VARIED if choices else 1.0, device=device,
+            )
+            for i in range(max(choices, 1))
+        ]  # fmt: skip
+        filled = torch.stack(made)
+        store.save_naive(run, filled, naive.pixels(filled[0]))
     return filled
 
 

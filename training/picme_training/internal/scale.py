@@ -5,12 +5,20 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from picme_training.internal import cascade, masked
+from picme_training.internal import cascade
 from picme_training.internal.cascade import Frozen, entering
-from picme_training.internal.critic import Critic, critic, descend_critic, judged
+from picme_training.internal.critic import descend_critic, judged
+from picme_training.internal.plan import (
+    Plan,
+    chooser_of,
+    critic_of,
+    unfolded,
+    uniform_shares,
+    weights_of,
+)
 from picme_training.internal.presets import Preset
-from picme_training.internal.pyramid import Level, upscaling
 from picme_training.internal.stack import (
     BLOCKS,
     EPSILON,
@@ -24,25 +32,9 @@ from picme_training.internal.stack import (
 
 BETAS = (0.5, 0.999)
 AMPLITUDE = 0.1  # of the error that a scale's noise is as strong as
+MOST_ERODED = 4.0  # pixels; completions to learn from are drawn at up to that erosion
+DETAIL = 0.3  # weight of all that a scale changes in the hole, where that of its smooth part is 1
 CALIBRATION = 8  # passes of random noise that the frozen statistics are taken from
-
-
-class Plan(NamedTuple):
-    """What one scale is trained for.
-
-    Attributes:
-        place: 0 at the coarsest.
-        scales: Scales of the pyramid.
-        fine: Whether it learns from known pixels alone.
-        level: The picture and its hole.
-        real: (3, h, w) float32: `level.known`, at coarse scales with the naive completion.
-    """
-
-    place: int
-    scales: int
-    fine: bool
-    level: Level
-    real: Tensor
 
 
 class Trained(NamedTuple):
@@ -78,7 +70,8 @@ class Scale:
         self.plan, self.before, self.preset = plan, before, preset
         width, alpha = preset.width_of(plan.place), preset.alpha_of(plan.place, plan.scales)
         fresh = torch.Generator().manual_seed(seed)
-        self.generator, self.discriminator = Stack(width, 3, device), Stack(width, 1, device)
+        dtype = torch.bfloat16 if preset.reduced else torch.float32
+        self.generator, self.discriminator = (Stack(width, n, device, dtype) for n in (3, 1))
         for stack, old in zip(
             (self.generator, self.discriminator), inherited or (None, None), strict=True
         ):
@@ -86,27 +79,46 @@ class Scale:
                 stack.initialise(fresh)
             else:
                 stack.flat.copy_(old.flat)
+        self.averaged = self.generator.flat.clone()
         self.optimizers = [_adam(stack) for stack in (self.generator, self.discriminator)]
 
         height, width_ = plan.level.hole.shape
         channels = 3 if before else 1
         fixed = torch.randn(1, channels, height + 2 * REACH, width_ + 2 * REACH, generator=fresh)
         self.random = torch.Generator(device).manual_seed(seed ^ 0x5DEECE66D)
-        self.real = plan.real[None].to(device)
-        self.critic = _critic_of(plan, device)
-        ones = torch.ones(1, 1, height, width_)
-        soft = masked.soft_mask(plan.level.hole, plan.place) if plan.fine else ones
-        weights = soft.expand(1, 1, height, width_).to(device)
-        self.weights = weights * (alpha / (3 * weights.sum()))
-        self.shares = _uniform(height, width_, device)
+        self.reals = plan.real.to(device)
+        self.critic = critic_of(plan, preset, device)
+        self.hole = torch.from_numpy(plan.level.hole)[None, None].to(device)
+        self.weights = weights_of(plan, preset.completions, device) * alpha
+        begins = bool(before) or (preset.choices > 0 and len(plan.real) > 1)
+        # what a scale begins with holds in the hole as the picture does outside, but for its detail
+        self.held = self.hole * self.weights[0].max() * begins
+        self.shares = uniform_shares(height, width_, device)
 
-        coarse = cascade.reconstruct(before)
-        self.scale = _unfolded(plan, fixed, coarse, device)
-        self.rebuilt_from = cascade.enlarged(self.scale, coarse, 1)
+        chooses = preset.choices and not before and len(plan.real) > 1
+        bank = plan.real if chooses else plan.real[:0]
+        chooser = chooser_of(plan, len(bank), fresh)
+        self.scale = unfolded(plan, fixed, preset.completions, (chooser, bank), device)
+        self.rebuilt_from = cascade.begun(self.scale, cascade.reconstruct(before), self.scale.fixed)
+        first = before[0] if before else self.scale
+        chosen = (
+            cascade.shares(first, first.fixed)[0]
+            if len(self.reals) > 1
+            else torch.ones(1, device=device)
+        )
+        self.real = (self.reals * chosen[:, None, None, None]).sum(0, keepdim=True)
+        self.scale = self.scale._replace(amplitude=self._amplitude() * preset.variance**0.5)
+
+    def _amplitude(self) -> Tensor:
+        """A tenth of what is missing: at known pixels, or of the spread of what was chosen from."""
         known = self.critic.known
-        squares = ((self.rebuilt_from - self.real) * known).square().sum() / (3 * known.sum())
-        amplitude = AMPLITUDE * squares.sqrt() if before else torch.ones((), device=device)
-        self.scale = self.scale._replace(amplitude=amplitude)
+        missing = (self.rebuilt_from - self.real) * known
+        if not self.before:
+            if len(self.scale.bank) == 0:
+                return torch.ones_like(self.scale.amplitude)
+            missing = (self.reals - self.reals.mean(0)) * self.hole
+            known = self.hole.expand(len(self.reals), -1, -1, -1)
+        return AMPLITUDE * (missing.square().sum() / (3 * known.sum())).sqrt()
 
     def iterate(self, iteration: int) -> Tensor:
         """The preset's number of steps of D, then of G; the last ones' five terms, on the device.
@@ -126,15 +138,20 @@ class Scale:
         of_generator = self.learn(made)
         for _ in range(preset.steps - 1):
             of_generator = self.learn(self.made(drawn))
+        kept = min(preset.average, iteration / (iteration + 9))  # the first are soon forgotten
+        self.averaged.lerp_(self.generator.flat, 1 - kept)
         return torch.cat([of_critic, of_generator])
 
     def drawn(self) -> Tensor:
         """(2, 3, h, w): the scale before, of random noise and of the fixed one; sets `noise`."""
-        previous = cascade.random(self.before, self.random)
-        fixed = self.scale.fixed
+        fixed, erosion = self.scale.fixed, None
+        if self.preset.completions:
+            erosion = torch.rand((), generator=self.random, device=fixed.device) * MOST_ERODED
+        previous = cascade.random(self.before, self.random, erosion)
         noise = torch.randn(fixed.shape, generator=self.random, device=fixed.device)
+        noise = cascade.mixed(self.scale, noise, erosion)
         self.noise = torch.cat([noise, fixed])
-        return torch.cat([cascade.enlarged(self.scale, previous, 1), self.rebuilt_from])
+        return torch.cat([cascade.begun(self.scale, previous, noise), self.rebuilt_from])
 
     def made(self, previous: Tensor) -> "Made":
         """The generator's pictures, and what its way back needs."""
@@ -146,28 +163,44 @@ class Scale:
 
     def discriminate(self, fake: Tensor) -> Tensor:
         """One step of D; its three terms."""
+        fake = self.shown(fake)
         mix = torch.rand(1, 1, 1, 1, generator=self.random, device=fake.device)
-        terms = descend_critic(self.discriminator, self.critic, self.real, fake, mix)
+        real = self.reals
+        if len(real) > 1:
+            one = torch.randint(len(real), (1,), generator=self.random, device=fake.device)
+            real = real.index_select(0, one)
+        terms = descend_critic(self.discriminator, self.critic, real, fake, mix)
         self.optimizers[1].step()
         return terms
 
     def learn(self, made: "Made") -> Tensor:
         """One step of G; its two terms."""
-        score, slope = judged(self.discriminator, self.critic, made.out[:1])
-        off = made.out[1:] - self.real
+        score, slope = judged(self.discriminator, self.critic, self.shown(made.out[:1]))
+        off = made.out - self.real
         weighted = self.weights * off
-        gradient = torch.cat([-slope, 2 * weighted])
+        gradient = 2 * weighted
+        if self.preset.completions:
+            smooth = _smooth(self.held * _smooth(made.change))
+            gradient += 2 * (smooth + DETAIL * self.held * made.change)
+            slope = slope * self.hole
+        gradient[:1] -= slope
         seed = gradient * (1 - made.change.square())
         deltas = backward(self.generator, made.kept, made.shares, seed)
         write_gradient(self.generator, made.kept, deltas, seed)
         self.optimizers[0].step()
-        return torch.stack([-score, (weighted * off).sum()])
+        return torch.stack([-score, (weighted[1:] * off[1:]).sum()])
+
+    def shown(self, fake: Tensor) -> Tensor:
+        """What D sees of a picture that G made: of a completion the picture's own known pixels."""
+        return torch.where(self.hole, fake, self.real) if self.preset.completions else fake
 
     def freeze(self) -> Trained:
         """The scale with its statistics: the means over the reconstruction and random noise.
 
         Half of the weight has the reconstruction, which most of every result is.
         """
+        if self.preset.average:
+            self.generator.flat.copy_(self.averaged)
         norms = range(BLOCKS - 1)
         means = [torch.zeros_like(self.generator.gammas[place][0, 0]) for place in norms]
         squares = [torch.zeros_like(mean) for mean in means]
@@ -212,32 +245,6 @@ def _adam(stack: Stack) -> torch.optim.Optimizer:
     return torch.optim.Adam([parameter], betas=BETAS, fused=True)
 
 
-def _critic_of(plan: Plan, device: torch.device) -> Critic:
-    hole = plan.level.hole
-    known = torch.from_numpy(~hole)[None, None].float() if plan.fine else None
-    return critic(
-        torch.ones(1, 1, *hole.shape, device=device) if known is None else known.to(device),
-        masked.places(hole, masked=plan.fine).to(device),
-        masked.places(hole, masked=False).to(device),
-    )
-
-
-def _uniform(height: int, width: int, device: torch.device) -> list[Tensor]:
-    """Shares of the generator's norms: its input has a border of `REACH` pixels."""
-    found = []
-    for block in range(1, BLOCKS):
-        count = (height + 2 * (REACH - block)) * (width + 2 * (REACH - block))
-        found.append(torch.full((1, 1, count), 1 / count, device=device))
-    return found
-
-
-def _unfolded(plan: Plan, fixed: Tensor, coarse: Tensor | None, device: torch.device) -> Frozen:
-    """A scale whose weights and amplitude are still to come."""
-    height, width = plan.level.hole.shape
-    if coarse is None:
-        rows, columns = torch.zeros(height, 0), torch.zeros(width, 0)
-    else:
-        rows, columns = upscaling((coarse.shape[2], coarse.shape[3]), (height, width))
-    parts = fixed, masked.depth(plan.level.hole), rows, columns
-    fixed, depth, rows, columns = (part.to(device) for part in parts)
-    return Frozen([], [], torch.ones((), device=device), fixed, depth, rows, columns)
+def _smooth(x: Tensor) -> Tensor:
+    """The mean of 3 x 3 places, 0 beyond the border: its own transpose."""
+    return F.avg_pool2d(x, 3, stride=1, padding=1)

@@ -7,6 +7,9 @@ pictures go through together, and each pass over a map is one that is needed.
 
 Maps are (B, C, h, w) with channels last in memory, in which convolutions are fastest; the norms see
 the same memory as places (B, h w, C).
+
+Convolutions may run in bfloat16: the maps that enter them, there and back, are then of that kind;
+norms, sums and parameters stay float32.
 """
 
 import itertools
@@ -37,10 +40,17 @@ class Stack:
         betas: Likewise.
         bias: (outputs,) of the last convolution.
         gradients: The same views of `gradient`.
+        dtype: Of the convolutions.
     """
 
-    def __init__(self, width: int, outputs: int, device: torch.device | str = "cpu"):
-        self.width, self.outputs = width, outputs
+    def __init__(
+        self,
+        width: int,
+        outputs: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.width, self.outputs, self.dtype = width, outputs, dtype
         channels = [3, *[width] * (BLOCKS - 1), outputs]
         shapes = [
             *((b, 3, 3, a) for a, b in itertools.pairwise(channels)),
@@ -144,20 +154,20 @@ def forward(stack: Stack, x: Tensor, shares: list[Tensor]) -> tuple[Tensor, list
             1 for each picture.
     """
     kept = []
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = x.to(stack.dtype, memory_format=torch.channels_last)
     for weight, gamma, beta, share in zip(
         stack.weights[:-1], stack.gammas, stack.betas, shares, strict=True
     ):
-        a = F.conv2d(x, weight)
-        c = places(a)
+        a = onward(x, weight)
+        c = places(a).float()
         mean = torch.bmm(share, c)
         c -= mean
         inverse = torch.bmm(share, c * c).add_(EPSILON).rsqrt_()
         scale = gamma * inverse
-        y = as_map(F.leaky_relu_(torch.addcmul(beta, c, scale), SLOPE), a)
+        y = as_map(F.leaky_relu_(torch.addcmul(beta, c, scale), SLOPE), a).to(stack.dtype)
         kept.append(Normed(x, c, mean, inverse, scale, y))
         x = y
-    return F.conv2d(x, stack.weights[-1], stack.bias), kept
+    return onward(x, stack.weights[-1]).float() + stack.bias[:, None, None], kept
 
 
 def backward(stack: Stack, kept: list[Normed], shares: list[Tensor], seed: Tensor) -> list[Deltas]:
@@ -170,11 +180,11 @@ def backward(stack: Stack, kept: list[Normed], shares: list[Tensor], seed: Tenso
         seed: (B, outputs, H - 10, W - 10).
     """
     found: list[Deltas] = []
-    gradient = F.conv_transpose2d(seed, stack.weights[-1])
+    gradient = back(seed.to(stack.dtype), stack.weights[-1])
     for place in reversed(range(BLOCKS - 1)):
         found.append(norm_backward(kept[place], shares[place], gradient))
         if place > 0:
-            gradient = F.conv_transpose2d(found[-1].before_norm, stack.weights[place])
+            gradient = back(found[-1].before_norm, stack.weights[place])
     return found[::-1]
 
 
@@ -183,16 +193,26 @@ def norm_backward(kept: Normed, share: Tensor, gradient: Tensor) -> Deltas:
 
     da = s (g - w (sum g + c i^2 sum(g c))), where w are the shares: they sum to 1.
     """
-    g = torch.ops.aten.leaky_relu_backward(places(gradient), places(kept.y), SLOPE, True)
+    g = torch.ops.aten.leaky_relu_backward(places(gradient), places(kept.y), SLOPE, True).float()
     total, along = g.sum(1, keepdim=True), inner(g, kept.centred)
     ga = torch.addcmul(total, kept.centred, kept.inverse.square() * along).mul_(share.mT)
     ga = torch.sub(g, ga, out=ga).mul_(kept.scale)
-    return Deltas(as_map(ga, kept.y), g, total, along)
+    return Deltas(as_map(ga, kept.y).to(kept.y.dtype), g, total, along)
 
 
 def inner(one: Tensor, other: Tensor) -> Tensor:
     """(B, n, C), (B, n, C) -> (B, 1, C): the sum over places of their product."""
     return (one * other).sum(1, keepdim=True)
+
+
+def onward(x: Tensor, weight: Tensor) -> Tensor:
+    """A convolution of a map, in the map's kind of numbers."""
+    return F.conv2d(x, weight.to(x.dtype))
+
+
+def back(gradient: Tensor, weight: Tensor) -> Tensor:
+    """A convolution's way back: the gradient for its input from that for its result."""
+    return F.conv_transpose2d(gradient, weight.to(gradient.dtype))
 
 
 def weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
@@ -208,5 +228,6 @@ def write_gradient(stack: Stack, kept: list[Normed], deltas: list[Deltas], seed:
         into.weights[place].copy_(weight_gradient(one.x, stack.weights[place], delta.before_norm))
         into.gammas[place].copy_((delta.along * one.inverse).sum(0, keepdim=True))
         into.betas[place].copy_(delta.total.sum(0, keepdim=True))
-    into.weights[-1].copy_(weight_gradient(kept[-1].y, stack.weights[-1], seed))
+    last = weight_gradient(kept[-1].y, stack.weights[-1], seed.to(stack.dtype))
+    into.weights[-1].copy_(last)
     into.bias[0].copy_(seed.sum((0, 2, 3)))

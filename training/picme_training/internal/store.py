@@ -26,8 +26,8 @@ from picme_training.internal.cascade import Frozen
 from picme_training.internal.scale import Trained
 from picme_training.internal.stack import BLOCKS, Stack
 
-FORMAT = 1
-_PARTS = ("amplitude", "fixed", "depth", "rows", "columns")
+FORMAT = 2
+_PARTS = ("amplitude", "fixed", "depth", "rows", "columns", "open", "kept", "chooser", "bank")
 
 
 def fingerprint(img: Image, hole: Hole) -> str:
@@ -115,14 +115,14 @@ def load(run: Path, index: int, width: int, device: torch.device) -> Trained | N
 
 
 def save_naive(run: Path, filled: Tensor, preview: Image) -> None:
-    """Writes the naive completion (3, h, w)."""
+    """Writes the naive completions (n, 3, h, w)."""
     with atomic.directory(run / "naive", force=True) as fresh:
         _write(fresh, "naive", {"naive": filled})
         files.write_picture(fresh / "naive.png", files.Photograph(preview, None, None))
 
 
 def load_naive(run: Path) -> Tensor | None:
-    """The naive completion; None if it is not there.
+    """The naive completions; None if they are not there.
 
     Raises:
         InputError: It is damaged.
