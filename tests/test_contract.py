@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_pyramid
-from cpu_backends import EVERY
+from cpu_backends import PYRAMIDS
 from PIL import Image
 
 import picme_rt
@@ -28,7 +28,7 @@ def engine(request, exported, tmp_path_factory):
 
 @pytest.fixture(
     scope="module",
-    params=[("auto", "auto"), EVERY[-2]],  # OpenVINO; torch runs no pyramid
+    params=[("auto", "auto"), PYRAMIDS[-1]],
     ids="-".join,
 )
 def session(engine, request):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_engines
 import tiny_pyramid
-from cpu_backends import EVERY
+from cpu_backends import PYRAMIDS
 
 import picme_rt
 from picme_rt import kernels, pyramid, pyramid_frame
@@ -130,7 +130,7 @@ def test_noise_is_that_of_seed_index_and_scale(path):
         assert list(done.indices) == [4, 5]
 
 
-@pytest.mark.parametrize(("backend", "precision"), EVERY)
+@pytest.mark.parametrize(("backend", "precision"), PYRAMIDS)
 def test_backends_agree(path, session, backend, precision):
     expected = session.complete(IMG, MASK, k=2, diversity="high").images.astype(int)
     with picme_rt.Session(path, backend=backend, precision=precision) as other:
