@@ -9,3 +9,4 @@ EVERY = [("onnxruntime", "fp32"), ("openvino", "fp32"), ("torch", "fp32")]
 EVERY[2:2] = [("openvino", "bf16")] * BF16  # in the order of tuning
 assert {name for name, _ in EVERY} == set(backends.BACKENDS)
 PYRAMIDS = [one for one in EVERY if one[0] in pyramids.BACKENDS]  # of engines of kind `idc`
+LIBRARIES = [one for one in EVERY if one[0] != "torch"]  # that are made for inference

@@ -299,7 +299,7 @@ def test_force_measures_anew(gpu_check, report):
     assert gpu_check.main(["kernels", "--force", *TINY, "--out", str(report)]) == 0
     parts = json.loads(report.read_text())["parts"]
     assert parts["kernels"]["seconds"] >= 0
-    assert len(parts) == 5
+    assert len(parts) == 6
 
 
 def test_a_failed_check_is_told_and_ends_with_1(gpu_check, report, capsys):

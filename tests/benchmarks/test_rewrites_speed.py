@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from cpu_backends import EVERY
+from cpu_backends import LIBRARIES
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from picme_export import graphs
@@ -45,7 +45,7 @@ def both(
 
 
 @pytest.mark.benchmark(group="plain and rewritten graphs in turn: extra_info has each one's times")
-@pytest.mark.parametrize(("backend", "precision"), EVERY)
+@pytest.mark.parametrize(("backend", "precision"), LIBRARIES)
 def test_rewritten_graphs_against_plain_ones(
     benchmark: BenchmarkFixture, both: list[Graphs], backend: str, precision: str
 ) -> None:

@@ -22,15 +22,18 @@ _FIRE |= {9: (256, 48, 192), 10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 6
 _TAPS = (1, 4, 7, 9, 10, 11, 12)
 
 
+def _exact(x: Tensor) -> torch.dtype:
+    """What sums of many such numbers are taken in."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 class _Unit(torch.autograd.Function):
     """x / |x| over channels, 0 where x is 0; its pass back in fewer passes over memory."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        inverse = 1 / torch.linalg.vector_norm(
-            x, dim=1, keepdim=True, dtype=torch.float32
-        ).clamp_min(1e-10)
-        inverse = inverse.to(x.dtype)
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=_exact(x))
+        inverse = (1 / length.clamp_min(1e-10)).to(x.dtype)
         unit = x * inverse
         ctx.save_for_backward(unit, inverse)
         return unit
@@ -43,15 +46,15 @@ class _Unit(torch.autograd.Function):
 
 
 class _Distance(torch.autograd.Function):
-    """Sum over channels, mean over places of (root (a - b))^2, (B,) float32; b stands still."""
+    """Sum over channels, mean over places of (root (a - b))^2, (B,); b stands still."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, root: Tensor) -> Tensor:
         error = (a - b).mul_(root)
         ctx.save_for_backward(error, root)
         places = error.shape[2] * error.shape[3]
-        squares: Tensor = torch.linalg.vector_norm(error, dim=(1, 2, 3), dtype=torch.float32) ** 2
-        return squares / places
+        length: Tensor = torch.linalg.vector_norm(error, dim=(1, 2, 3), dtype=_exact(error))
+        return length**2 / places
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
