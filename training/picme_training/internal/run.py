@@ -205,7 +205,9 @@ def _naive(
 
 
 def _choices(given: Settings) -> int:
-    return given.preset.choices if given.naive == "patch" else 0
+    """How many naive completions noise chooses among; 0: there is one."""
+    several = given.naive == "patch" and given.preset.choices > 1
+    return given.preset.choices if several else 0
 
 
 def _train(
