@@ -255,6 +255,45 @@ def test_a_naive_completion_keeps_what_is_known(img, hole, chosen, monkeypatch):
     assert float(filled[:, ~known].std()) > 0
 
 
+def test_patches_come_from_the_mirror_image_too():
+    """Of a picture with nothing twice but its two halves: what the hole hides is the other half."""
+    coarse = np.random.default_rng(1).integers(0, 256, (12, 8, 3)).astype(np.float32)
+    half = coarse.repeat(4, 0).repeat(4, 1).astype(np.uint8)
+    img = np.concatenate([half, half[:, ::-1]], axis=1)
+    hole = np.zeros(img.shape[:2], bool)
+    hole[18:30, 40:52] = True
+    finest = run.plan(img, hole, 64)[-1].level
+    filled = naive.pixels(naive.complete(finest, finest, "patch", seed=1))
+    assert np.abs(filled[hole].astype(int) - img[hole]).mean() < 12
+
+
+def test_finer_scales_are_held_to_what_the_coarsest_noise_chose(img, hole):
+    plans = run.plan(img, hole, 40)[:2]
+    preset = dataclasses.replace(
+        CHOOSING.preset, alpha=2000, alpha_last=2000, fine=30, fine_rate=5e-3, reduced=False
+    )
+    random = torch.Generator().manual_seed(0)
+    drawn = torch.rand(3, 3, *plans[1].level.hole.shape, generator=random) - 0.5
+    banks = [naive.fitted(drawn, one.level) for one in plans]
+    cpu = torch.device("cpu")
+    with torch.no_grad():
+        plan = plans[0]._replace(real=banks[0], choices=banks[0])
+        first = scale.Scale(plan, [], None, preset, 1, cpu).freeze()
+        fine = scale.Scale(
+            plans[1]._replace(choices=banks[1]), [first.frozen], None, preset, 2, cpu
+        )
+        begun = fine.drawn()
+        share = cascade.shares(first.frozen, first.frozen.fixed)[0]
+        chosen = (share[:, None, None, None] * banks[1]).sum(0)
+        torch.testing.assert_close(fine.aim[1], chosen)
+        inside = fine.hole[0, 0] > 0
+        before = (begun[1] - chosen)[:, inside].square().mean()
+        for iteration in range(30):
+            fine.iterate(iteration)
+        after = (fine.made(fine.drawn()).out[1] - chosen)[:, inside].square().mean()
+    assert after < 0.9 * before
+
+
 def test_the_fingerprint_is_of_known_bytes_and_hole(img, hole):
     other = img.copy()
     other[hole] += 1

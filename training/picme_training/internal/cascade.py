@@ -110,19 +110,11 @@ def draw(scales: Sequence[Frozen], generator: torch.Generator, batch: int) -> li
     ]
 
 
-def random(
-    scales: Sequence[Frozen], generator: torch.Generator, erosion: Tensor | None = None
-) -> Tensor | None:
-    """A picture of new noise, as the next scale is trained on; None of no scale.
-
-    Args:
-        scales: The scales so far.
-        generator: Of the noise.
-        erosion: (), the noise is new so deep in the hole alone; everywhere if None.
-    """
+def through(scales: Sequence[Frozen], noises: Sequence[Tensor]) -> Tensor | None:
+    """The picture of these noises, one a scale; None of no scale."""
     found = None
-    for scale, noise in zip(scales, draw(scales, generator, 1), strict=True):
-        found = generate(scale, found, mixed(scale, noise, erosion))
+    for scale, noise in zip(scales, noises, strict=True):
+        found = generate(scale, found, noise)
     return found
 
 
@@ -135,10 +127,7 @@ def mixed(scale: Frozen, noise: Tensor, erosion: Tensor | None) -> Tensor:
 
 def reconstruct(scales: Sequence[Frozen]) -> Tensor | None:
     """The picture of the fixed noises; None of no scale."""
-    found = None
-    for scale in scales:
-        found = generate(scale, found, scale.fixed)
-    return found
+    return through(scales, [scale.fixed for scale in scales])
 
 
 def sample(scales: Sequence[Frozen], noises: Sequence[Tensor], erosion: Tensor) -> Tensor:
@@ -152,8 +141,7 @@ def sample(scales: Sequence[Frozen], noises: Sequence[Tensor], erosion: Tensor) 
         noises: For each scale (B, c, h + 10, w + 10), normal.
         erosion: (), pixels that the hole is eroded by at every scale: 7 low, 4 mid, 0 high.
     """
-    found = None
-    for scale, noise in zip(scales, noises, strict=True):
-        found = generate(scale, found, mixed(scale, noise, erosion))
+    mixtures = [mixed(one, noise, erosion) for one, noise in zip(scales, noises, strict=True)]
+    found = through(scales, mixtures)
     assert found is not None  # a pyramid has a scale
     return found.clamp(-1, 1)

@@ -67,13 +67,17 @@ def pixels(picture: Tensor) -> Image:
 
 
 def _by_patches(level: Level, seed: int, temperature: float) -> np.ndarray:
-    found = pixels(torch.from_numpy(level.known))
-    part = patch.prepare(found, level.hole)
+    """By patches of the picture and of its mirror image: a rim's other side goes the other way."""
+    known = pixels(torch.from_numpy(level.known))
+    found = np.concatenate([known, known[:, ::-1]], axis=1)
+    hole = np.concatenate([level.hole, level.hole[:, ::-1]], axis=1)
+    part = patch.prepare(found, hole)
     made = patch.complete(part, seed, 0, temperature)
     filled = found.astype(np.float32)
     height, width = made.shape[:2]
     filled[part.top : part.top + height, part.left : part.left + width] = made
-    return np.where(level.hole[..., None], filled, found).clip(0, 255).astype(np.float32)
+    both = np.where(hole[..., None], filled, found).clip(0, 255).astype(np.float32)
+    return both[:, : known.shape[1]]
 
 
 def _telea(level: Level) -> np.ndarray:

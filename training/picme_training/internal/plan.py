@@ -13,6 +13,8 @@ from picme_training.internal.presets import Preset
 from picme_training.internal.pyramid import Level, upscaling
 from picme_training.internal.stack import BLOCKS, REACH
 
+_NONE = torch.zeros(0, 3, 0, 0)
+
 
 class Plan(NamedTuple):
     """What one scale is trained for.
@@ -24,6 +26,7 @@ class Plan(NamedTuple):
         level: The picture and its hole.
         coarser: Those of the scale before; None at the coarsest.
         real: (n, 3, h, w) float32: `level.known`, at coarse scales with the naive completions.
+        choices: (n, 3, h, w) float32, the naive completions that noise chooses among; n may be 0.
     """
 
     place: int
@@ -32,6 +35,7 @@ class Plan(NamedTuple):
     level: Level
     coarser: Level | None
     real: Tensor
+    choices: Tensor = _NONE
 
 
 def critic_of(plan: Plan, preset: Preset, device: torch.device) -> Critic:

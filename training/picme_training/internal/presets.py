@@ -76,7 +76,7 @@ class Preset:
 PRESETS = {
     "paper": Preset(32, 128, 2000, 3000, 5e-4, 5e-5, 3, 10, 100, "dip"),
     "balanced": Preset(32, 64, 800, 1200, 5e-4, 2e-4, 1, 10, 100, "dip"),
-    "fast": Preset(32, 32, 40, 100, 5e-4, 5e-4, 1, 2000, 2000, "patch", True, 16, 0.99, True),
+    "fast": Preset(32, 32, 40, 240, 5e-4, 5e-4, 1, 2000, 2000, "patch", True, 16, 0.99, True),
 }
 
 

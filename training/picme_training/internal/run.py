@@ -24,7 +24,7 @@ from picme_training.internal.scale import Scale, Trained, train
 SEEDS = 1 << 32
 EROSION = 4.0  # pixels, of the previews: `mid`
 PREVIEWS = 3
-VARIED = 3.0  # temperature of completions that are chosen from
+VARIED = 1.0  # temperature of completions that are chosen from
 ALONE = 4 << 20  # multiplications of a 3 x 3 convolution below which threads only wait
 _NAIVE_SEED = 0xD1B5
 _REPORT_EVERY = 25  # iterations between readings of the losses, which wait for the device
@@ -121,7 +121,10 @@ def learn(
                 macs = one.level.hole.size * 9 * width * width
                 torch.set_num_threads(1 if macs < ALONE else threads)
                 real = one.real if one.fine else naive.fitted(_known(filled), one.level)
-                done = _train(one._replace(real=real), frozen, before, given, place, bar)
+                learned = one._replace(real=real)
+                if filled is not None and _choices(given):
+                    learned = learned._replace(choices=naive.fitted(filled, one.level))
+                done = _train(learned, frozen, before, given, place, bar)
                 preview = _preview(one.level, real[0], [*frozen, done.frozen], given.seed)
                 store.save(run, one.place, done, preview)
             else:
@@ -176,7 +179,10 @@ def plan(img: Image, hole: Hole, size: int) -> list[Plan]:
 def _naive(
     plans: list[Plan], given: Settings, run: Path, device: torch.device, bar: "tqdm[NoReturn]"
 ) -> Tensor | None:
-    """The naive completions at the finest coarse scale; None where every scale is fine."""
+    """The naive completions; None where every scale is fine.
+
+    At the finest coarse scale; at the finest of all if noise chooses among them.
+    """
     coarse = [one for one in plans if not one.fine]
     if not coarse:
         return None
@@ -184,8 +190,8 @@ def _naive(
     if filled is None:
         bar.set_description(f"naive completion ({given.naive})")
         seed = given.seed ^ _NAIVE_SEED
-        wanted = coarse[-1].level
-        choices = given.preset.choices if given.naive == "patch" else 0
+        choices = _choices(given)
+        wanted = (plans if choices else coarse)[-1].level
         made = [
             naive.complete(
                 plans[-1].level, wanted, given.naive,
@@ -196,6 +202,12 @@ def _naive(
         filled = torch.stack(made)
         store.save_naive(run, filled, naive.pixels(filled[0]))
     return filled
+
+
+def _choices(given: Settings) -> int:
+    """How many naive completions noise chooses among; 0: there is one."""
+    several = given.naive == "patch" and given.preset.choices > 1
+    return given.preset.choices if several else 0
 
 
 def _train(

@@ -86,13 +86,15 @@ class Scale:
         channels = 3 if before else 1
         fixed = torch.randn(1, channels, height + 2 * REACH, width_ + 2 * REACH, generator=fresh)
         self.random = torch.Generator(device).manual_seed(seed ^ 0x5DEECE66D)
-        self.reals = plan.real.to(device)
+        self.reals, self.choices = plan.real.to(device), plan.choices.to(device)
         self.critic = critic_of(plan, preset, device)
         self.hole = torch.from_numpy(plan.level.hole)[None, None].to(device)
         self.weights = weights_of(plan, preset.completions, device) * alpha
         begins = bool(before) or (preset.choices > 0 and len(plan.real) > 1)
-        # what a scale begins with holds in the hole as the picture does outside, but for its detail
+        # what a scale aims at holds in the hole as the picture does outside; where that is only
+        # what it begins with, detail is freer
         self.held = self.hole * self.weights[0].max() * begins
+        self.detail = 1.0 if len(self.choices) else DETAIL
         self.shares = uniform_shares(height, width_, device)
 
         chooses = preset.choices and not before and len(plan.real) > 1
@@ -143,15 +145,27 @@ class Scale:
         return torch.cat([of_critic, of_generator])
 
     def drawn(self) -> Tensor:
-        """(2, 3, h, w): the scale before, of random noise and of the fixed one; sets `noise`."""
+        """(2, 3, h, w): the scale before, of random noise and of the fixed one.
+
+        Sets `noise`, and `aim`, what the scale is held to in the hole.
+        """
         fixed, erosion = self.scale.fixed, None
+        scales = [*self.before, self.scale]
         if self.preset.completions:
             erosion = torch.rand((), generator=self.random, device=fixed.device) * MOST_ERODED
-        previous = cascade.random(self.before, self.random, erosion)
-        noise = torch.randn(fixed.shape, generator=self.random, device=fixed.device)
-        noise = cascade.mixed(self.scale, noise, erosion)
+        *noises, noise = [
+            cascade.mixed(scale, one, erosion)
+            for scale, one in zip(scales, cascade.draw(scales, self.random, 1), strict=True)
+        ]
         self.noise = torch.cat([noise, fixed])
-        return torch.cat([cascade.begun(self.scale, previous, noise), self.rebuilt_from])
+        previous = cascade.through(self.before, noises)
+        begun = torch.cat([cascade.begun(self.scale, previous, noise), self.rebuilt_from])
+        self.aim = begun
+        if len(self.choices):  # the coarsest scale's noise chooses
+            first = torch.cat([[*noises, noise][0], scales[0].fixed])
+            chosen = cascade.shares(scales[0], first) @ self.choices.flatten(1)
+            self.aim = chosen.view(begun.shape)
+        return begun
 
     def made(self, previous: Tensor) -> "Made":
         """The generator's pictures, and what its way back needs."""
@@ -180,8 +194,9 @@ class Scale:
         weighted = self.weights * off
         gradient = 2 * weighted
         if self.preset.completions:
-            smooth = _smooth(self.held * _smooth(made.change))
-            gradient += 2 * (smooth + DETAIL * self.held * made.change)
+            missed = made.out - self.aim
+            smooth = _smooth(self.held * _smooth(missed))
+            gradient += 2 * (smooth + self.detail * self.held * missed)
             slope = slope * self.hole
         gradient[:1] -= slope
         seed = gradient * (1 - made.change.square())

@@ -26,7 +26,7 @@ from picme_training.internal.cascade import Frozen
 from picme_training.internal.scale import Trained
 from picme_training.internal.stack import BLOCKS, Stack
 
-FORMAT = 2
+FORMAT = 3
 _PARTS = ("amplitude", "fixed", "depth", "rows", "columns", "open", "kept", "chooser", "bank")
 
 
