@@ -161,3 +161,26 @@ def test_a_file_that_is_missing_or_no_safetensors_is_refused(tmp_path, content):
         place.write_bytes(content)
     with pytest.raises(InputError, match=r"weights\.safetensors"):
         perceptual.load(place)
+
+
+def test_its_gradient_is_that_of_the_equation():
+    torch.manual_seed(0)
+    measure = perceptual.Lpips().double()
+    for lin in measure.lins:
+        torch.nn.init.uniform_(lin)
+    a, b = 2 * torch.rand(2, 2, 3, 64, 64, dtype=torch.float64) - 1
+    a.requires_grad_()
+    total = torch.zeros(2, dtype=torch.float64)
+    x, y, taps = measure._normalised(a), measure._normalised(b), iter(measure.lins)
+    for index, layer in enumerate(measure.features):
+        x, y = layer(x), layer(y)
+        if index in (1, 4, 7, 9, 10, 11, 12):
+            apart = F.normalize(x, eps=1e-10) - F.normalize(y, eps=1e-10)
+            total = total + (next(taps) * apart**2).sum(1).mean((1, 2))
+    found = measure(a, b)
+    torch.testing.assert_close(found, total)
+    weights = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    (expected,) = torch.autograd.grad(total @ weights, a)
+    (gradient,) = torch.autograd.grad(found @ weights, a)
+    torch.testing.assert_close(gradient, expected)
+    assert gradient.abs().max() > 1e-6
