@@ -14,7 +14,7 @@ from picme_export.verify import ParityError
 from picme_rt import kernels, pyramid, pyramid_frame
 from picme_rt.cli import main
 from picme_rt.errors import InputError
-from picme_training.internal import cascade, masked, presets, run, store
+from picme_training.internal import cascade, masked, presets, run
 
 TINY = presets.Preset(4, 8, 2, 2, 5e-4, 5e-4, 1, 10, 100, "telea")
 
@@ -39,7 +39,7 @@ def scales(given, tmp_path_factory):
 @pytest.fixture(scope="module")
 def engine(scales, given, tmp_path_factory):
     target = tmp_path_factory.mktemp("engines") / "tiny"
-    internal.write(scales, target, hole=given[1], fingerprint=store.fingerprint(*given), about={})
+    internal.write(scales, target, hole=given[1], fingerprint=pyramid.fingerprint(*given), about={})
     return target
 
 
@@ -149,7 +149,7 @@ def test_the_manifest_says_what_is_there(scales, engine, given):
     assert content["kind"] == "idc"
     assert content["picture"] == [28, 35]
     assert content["sizes"] == [[25, 31], [26, 33], [28, 35]]
-    assert content["fingerprint"] == store.fingerprint(*given)
+    assert content["fingerprint"] == pyramid.fingerprint(*given)
     assert content["windows"][-1] == [10, 0, 25, 15]  # the hole and four pixels around it
     assert content["tensors"]["inputs"]["noise_2"] == ["B", 3, 25, 25]
     assert content["tensors"]["outputs"] == {"picture": ["B", 3, 15, 15]}
@@ -225,4 +225,3 @@ def test_the_runtime_makes_what_torch_makes_of_the_same_noise(scales, windows, e
     pyramid_frame.paste(frame, made, expected)
     assert np.abs(done[1].astype(int) - expected).max() <= 1
     assert (done[:, ~hole] == img[~hole]).all()
-    assert pyramid.fingerprint(img, hole) == store.fingerprint(img, hole)

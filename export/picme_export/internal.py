@@ -245,7 +245,7 @@ def write(
         scales: The pyramid, on the CPU.
         target: The engine's directory.
         hole: (H, W) bool, that it was trained with.
-        fingerprint: Of picture and hole (`store.fingerprint`).
+        fingerprint: Of picture and hole (`picme_rt.pyramid.fingerprint`).
         about: Provenance.
         force: Replace an engine that exists.
 

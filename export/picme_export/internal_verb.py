@@ -40,9 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from picme_export import internal
-    from picme_rt import files
+    from picme_rt import files, pyramid
     from picme_rt.errors import InputError
-    from picme_training.internal import pages, store
+    from picme_training.internal import pages
     from picme_training.internal import run as runs
 
     pages.keep()
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     about = {"settings": dataclasses.asdict(given), "torch": torch.__version__}
     errors = internal.write(
         [scale.to("cpu") for scale in scales], arguments.out,
-        hole=hole, fingerprint=store.fingerprint(img, hole), about=about, force=arguments.force,
+        hole=hole, fingerprint=pyramid.fingerprint(img, hole), about=about, force=arguments.force,
     )  # fmt: skip
     if arguments.json:
         made = {"engine": str(arguments.out), "run": str(folder), "parity": errors}

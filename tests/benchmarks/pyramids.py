@@ -18,8 +18,9 @@ import picme_rt
 from picme_export import internal
 from picme_rt import pyramid_frame
 from picme_rt.images import Hole, Image
+from picme_rt.pyramid import fingerprint
 from picme_rt.speed import pyramids
-from picme_training.internal import masked, presets, pyramid, store
+from picme_training.internal import masked, presets, pyramid
 from picme_training.internal.cascade import Frozen
 from picme_training.internal.presets import Preset
 from picme_training.internal.stack import REACH, Stack
@@ -81,8 +82,7 @@ def main() -> None:
     img = np.zeros((height, width, 3), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / arguments.preset
-        fingerprint = store.fingerprint(img, hole)
-        internal.write(made, place, hole=hole, fingerprint=fingerprint, about={})
+        internal.write(made, place, hole=hole, fingerprint=fingerprint(img, hole), about={})
         for backend in ("onnxruntime", "openvino"):
             with picme_rt.Session(place, backend=backend, threads=1) as session:
                 taken = cpu_seconds(session, img, hole, arguments.rounds)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from picme_rt import pyramid
 from picme_rt.errors import InputError
-from picme_training.internal import cascade, naive, run, scale, store
+from picme_training.internal import cascade, naive, run, scale
 from picme_training.internal.presets import PRESETS, Preset, find
 
 TINY = run.Settings(Preset(4, 8, 3, 2, 5e-4, 5e-4, 1, 10, 100, "telea"), 40, "telea", 3)
@@ -297,10 +298,10 @@ def test_finer_scales_are_held_to_what_the_coarsest_noise_chose(img, hole):
 def test_the_fingerprint_is_of_known_bytes_and_hole(img, hole):
     other = img.copy()
     other[hole] += 1
-    assert store.fingerprint(img, hole) == store.fingerprint(other, hole)
+    assert pyramid.fingerprint(img, hole) == pyramid.fingerprint(other, hole)
     other[~hole] += 1
-    assert store.fingerprint(img, hole) != store.fingerprint(other, hole)
-    assert store.fingerprint(img, hole) != store.fingerprint(img, ~hole)
+    assert pyramid.fingerprint(img, hole) != pyramid.fingerprint(other, hole)
+    assert pyramid.fingerprint(img, hole) != pyramid.fingerprint(img, ~hole)
 
 
 def test_noise_chooses_what_the_coarsest_scale_begins_with_and_known_pixels_are_pasted(

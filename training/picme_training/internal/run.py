@@ -14,6 +14,7 @@ from tqdm import tqdm
 from picme_rt import sheet
 from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image
+from picme_rt.pyramid import fingerprint
 from picme_training.internal import cascade, masked, naive, presets, pyramid, store
 from picme_training.internal.cascade import Frozen
 from picme_training.internal.plan import Plan
@@ -106,7 +107,7 @@ def learn(
     place = _device(device)
     about = {
         "settings": dataclasses.asdict(given),
-        "picture": store.fingerprint(img, hole),
+        "picture": fingerprint(img, hole),
     }
     store.begin(run, about, resume=resume, force=force)
     with _bar(plans, given.preset) as bar, _threads() as threads:

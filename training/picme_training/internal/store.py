@@ -13,7 +13,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,26 +20,13 @@ from torch import Tensor
 
 from picme_rt import atomic, files
 from picme_rt.errors import InputError
-from picme_rt.images import Hole, Image
+from picme_rt.images import Image
 from picme_training.internal.cascade import Frozen
 from picme_training.internal.scale import Trained
 from picme_training.internal.stack import BLOCKS, Stack
 
 FORMAT = 3
 _PARTS = ("amplitude", "fixed", "depth", "rows", "columns", "open", "kept", "chooser", "bank")
-
-
-def fingerprint(img: Image, hole: Hole) -> str:
-    """sha256 of a picture's shape, its known bytes and its hole; bytes under it count as 0.
-
-    Args:
-        img: (H, W, 3) uint8.
-        hole: (H, W) bool.
-    """
-    digest = hashlib.sha256(np.array(img.shape, "<u4").tobytes())
-    digest.update(np.where(hole[..., None], np.uint8(0), img).tobytes())
-    digest.update(np.packbits(hole).tobytes())
-    return digest.hexdigest()
 
 
 def begin(run: Path, about: dict[str, Any], *, resume: bool, force: bool) -> None:
