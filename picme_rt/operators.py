@@ -198,6 +198,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "ConvTranspose": _conv_transpose,
     "DepthToSpace": layout.depth_to_space,
     "DequantizeLinear": int8.dequantize,
+    "Div": _elementwise,
     "Expand": layout.expand,
     "Gather": layout.gather,
     "Gemm": _gemm,

@@ -65,6 +65,8 @@ def test_detail_belongs_to_cats_above_64():
     for network in ({"preset": "cats", "size": 64}, {"preset": "picme", "size": 128}):
         with pytest.raises(InputError, match="detail belongs to preset cats above 64x64, got"):
             NetworkConfig(**network, detail=True)
+    with pytest.raises(InputError, match="push_pull needs detail = true, got false"):
+        NetworkConfig("cats", 128, push_pull=True)
 
 
 def test_what_is_left_out_has_the_papers_defaults():

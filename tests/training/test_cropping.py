@@ -76,9 +76,9 @@ def test_a_box_is_what_the_whole_picture_has_there(tiny, box):
     assert largest_error(model, inputs, whole, box) < 1e-5
 
 
-@pytest.mark.parametrize(("preset", "detail"), [*((p, False) for p in PRESETS), ("cats", True)])
-def test_it_holds_at_256_too(preset, detail):
-    model = wide_awake(preset, 256, detail=detail)
+@pytest.mark.parametrize(("preset", "more"), [*((p, False) for p in PRESETS), ("cats", True)])
+def test_it_holds_at_256_too(preset, more):
+    model = wide_awake(preset, 256, detail=more, push_pull=more)
     inputs, whole = asked_of(model, 256)
     for box in (Box(101, 7, 158, 64), Box(0, 200, 30, 256), Box(128, 128, 129, 129)):
         assert largest_error(model, inputs, whole, box) < 1e-5

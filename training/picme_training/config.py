@@ -29,6 +29,7 @@ class NetworkConfig:
         whiten: Whether mu_c is whitened over the batch in training, so that z_c does not collapse;
             `cats` whitens it in any case (see `whitened`).
         detail: Whether the decoder of `cats`, above 64x64, also sees the known pixels at 64x64.
+        push_pull: Whether it also sees a smooth filling of the hole there; needs `detail`.
     """
 
     preset: Preset
@@ -39,6 +40,7 @@ class NetworkConfig:
     judge_features: bool = False
     whiten: bool = False
     detail: bool = False
+    push_pull: bool = False
 
     def __post_init__(self) -> None:
         if self.preset not in get_args(Preset):
@@ -60,6 +62,8 @@ class NetworkConfig:
                 "detail belongs to preset cats above 64x64, got preset "
                 f"{self.preset!r} at size {self.size}"
             )
+        if self.push_pull and not self.detail:
+            raise InputError("push_pull needs detail = true, got false")
 
     @property
     def whitened(self) -> bool:

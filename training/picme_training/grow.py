@@ -15,7 +15,7 @@ from picme_rt.errors import InputError
 from picme_training.config import NetworkConfig
 
 _JUDGE = "layers.0.parametrizations.weight."
-_ADDED = ("decoder.fine.conv2", "decoder.detail")
+_ADDED = ("decoder.fine.conv2", "decoder.detail", "encoder.block64.conv2")
 """What is added to a map: nothing, at first."""
 _COLOURS = ("decoder.colours.weight", "decoder.colours.bias")
 
@@ -25,12 +25,13 @@ def check(small: NetworkConfig, large: NetworkConfig) -> None:
 
     Raises:
         InputError: They are neither equal nor two of `cats` that differ in size, judge_hole and
-            judge_features alone, or in `detail`, which only grows.
+            judge_features alone, or in `detail` and `push_pull`, which only grow.
     """
     same = (small.primitives, small.mask_channel) == (large.primitives, large.mask_channel)
     cats = small.preset == large.preset == "cats"
     gone = small.size > large.size or (small.judge_hole and not large.judge_hole)
     gone = gone or (small.detail and not large.detail)
+    gone = gone or (small.push_pull and not large.push_pull)
     if small != large and (gone or not (same and cats)):
         raise InputError(
             "a run starts from the weights of its own network, or of a smaller one of preset cats "
@@ -54,6 +55,10 @@ def grown(stored: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tens
             made[name] = old
         elif name == "encoder.enter.weight":
             made[name] = _means(old, own)
+        elif name == "encoder.detail.weight":
+            means = _means(old, own)
+            made[name] = torch.zeros_like(own)
+            made[name][:, : means.shape[1]] = means  # not the smooth filling, if it is new
         elif name == _JUDGE + "original":
             made[name] = _picked(old, own)
         elif name == _JUDGE + "0._v":  # of (C u u, 3, 3), flat

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from picme_rt.windows import Crop
-from picme_training import compact, distributed
+from picme_training import compact, distributed, push_pull
 from picme_training.config import NetworkConfig
 from picme_training.cropping import Cropping, whole
 from picme_training.gaussians import LOG_SIGMA_RANGE, Gaussian, Mixture, gaussian_from
@@ -296,7 +296,9 @@ class Picme(nn.Module):
         inputs = 4 if config.mask_channel else 3
         encoder: PicEncoder | compact.Encoder
         if config.preset == "cats":
-            encoder = compact.Encoder(config.size, inputs, detail=config.detail)
+            encoder = compact.Encoder(
+                config.size, inputs, detail=config.detail, fill=config.push_pull
+            )
             self.latent_dim = compact.LATENT
         else:
             encoder = PicEncoder(config.size, inputs)
@@ -327,7 +329,10 @@ class Picme(nn.Module):
     def features(self, image: Tensor, hole: Tensor) -> tuple[Tensor, ...]:
         """Features f(I) of what lies outside `hole`: nothing under it matters (method.md 17)."""
         known = image * (1 - hole)
-        return self.encoder(torch.cat([known, hole], 1) if self.config.mask_channel else known)
+        seen = torch.cat([known, hole], 1) if self.config.mask_channel else known
+        if self.config.push_pull:
+            return self.encoder(seen, push_pull.filled(image, hole))
+        return self.encoder(seen)
 
     def encoding(self, features: tuple[Tensor, ...]) -> Encoding:
         """The latent side of f(I_m)."""
