@@ -23,7 +23,7 @@ DTYPES = {
 }
 """What convolutions compute in, by precision; tf32 is float32 whose products a GPU rounds."""
 _LAYERS = {"Conv", "ConvTranspose", "Gemm"}
-_ELEMENTWISE = {"Add", "Mul", "Sub"}
+_ELEMENTWISE = {"Add", "Div", "Mul", "Sub"}
 _READ_BY_HOST = {"Clip", "Resize"}  # bounds and factors; a GPU would be waited for
 _KINDS = {"float32": "<f4", "int8": "i1", "int64": "<i8"}
 

@@ -294,6 +294,7 @@ MAKERS: dict[str, Callable[[Node, How], Run]] = {
     "ConvTranspose": _conv_transpose,
     "DepthToSpace": _depth_to_space,
     "DequantizeLinear": _dequantize,
+    "Div": _plain(torch.div),
     "Expand": _expand,
     "Gather": _gather,
     "Gemm": _gemm,

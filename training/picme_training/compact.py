@@ -75,10 +75,11 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """(B, C, S, S) -> maps at 32x32, 16x16 and 8x8; before them, with `detail`, one of 64x64.
+    """(B, C, S, S) -> maps at 32x32, 16x16 and 8x8; before them those of finer places.
 
-    That one lies folded, 2 x 2 of its places as 4 channels of one: the decoder crops it as it crops
-    the map of 32x32, and unfolds what is left.
+    With `detail` that is a map of 64x64; with `fill`, before it, what is pasted at S x S.
+    Both lie folded, r x r of their places as r r channels of one: the decoder crops them as it
+    crops the map of 32x32, and unfolds what is left.
     """
 
     def __init__(self, size: int, inputs: int, *, detail: bool = False, fill: bool = False):
@@ -96,19 +97,27 @@ class Encoder(nn.Module):
         self.shapes: list[tuple[int, ...]] = [(WIDTHS[s], s, s) for s in (32, 16, 8)]
         if detail:
             self.shapes.insert(0, (4 * DETAIL, 32, 32))
+        if fill:
+            self.shapes.insert(0, (6 * self.unshuffle**2, 32, 32))
 
-    def forward(self, x: Tensor, fill: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, x: Tensor, smooth: Tensor | None = None, near: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         f32 = self.block32(self.enter(F.pixel_unshuffle(x, self.unshuffle)))
         f16 = self.block16(self.down16(F.leaky_relu(f32, SLOPE)))
         f8 = self.block8(self.down8(F.leaky_relu(f16, SLOPE)))
         if self.detail is None:
             return f32, f16, f8
+        filled: tuple[Tensor, ...] = ()
+        if smooth is not None and near is not None:
+            x = torch.cat([x, smooth, near], dim=1)
+            paste = torch.cat([near * smooth, *[1 - near] * 3], dim=1)
+            filled = (F.pixel_unshuffle(F.pixel_unshuffle(paste, self.unshuffle // 2), 2),)
         # One filter for all places of 64x64: a filter for each of four would print its grid
-        seen = x if fill is None else torch.cat([x, fill], dim=1)
-        detail = self.detail(F.pixel_unshuffle(seen, self.unshuffle // 2))
+        detail = self.detail(F.pixel_unshuffle(x, self.unshuffle // 2))
         if self.block64 is not None:
             detail = self.block64(detail)
-        return F.pixel_unshuffle(detail, 2), f32, f16, f8
+        return *filled, F.pixel_unshuffle(detail, 2), f32, f16, f8
 
 
 class Decoder(nn.Module):
@@ -124,7 +133,7 @@ class Decoder(nn.Module):
         self.seed = _linear(STYLE, self.SEED * 64)
         self.enter, self.skip, self.blocks = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         inputs = self.SEED
-        *detail, f32, f16, f8 = shapes
+        *finer, f32, f16, f8 = shapes
         for channels, side, _ in (f8, f16, f32):
             width = WIDTHS[side]
             self.enter.append(_conv(inputs, width))
@@ -136,7 +145,7 @@ class Decoder(nn.Module):
         self.shuffle = size // FINEST
         width = 24 if size == FINEST else 32
         self.grow = _conv(inputs, width)
-        self.detail = _conv(DETAIL, width) if detail else None
+        self.detail = _conv(DETAIL, width) if finer else None
         self.fine = Residual(width, styled=True) if size > FINEST else None
         self.colours = _conv(width, 3 * self.shuffle**2)
         # Each 3x3 reaches one place; bilinear one of the finer map; what ends the shuffle a pixel
@@ -156,7 +165,7 @@ class Decoder(nn.Module):
         hole: Tensor,
         crop: Cropping = whole,
     ) -> list[Tensor]:
-        *detail, f32, f16, f8 = features
+        *finer, f32, f16, f8 = features
         style = F.leaky_relu(self.style(torch.cat([z_m, z_c], dim=1)), SLOPE)
         x = self.seed(style).view(z_c.shape[0], self.SEED, 8, 8)
         levels = zip((f8, f16, f32), self.enter, self.skip, self.blocks, strict=True)
@@ -172,11 +181,15 @@ class Decoder(nn.Module):
                 x = block(x, style)
         x = self.grow(F.leaky_relu(crop(_twice(x), 1), SLOPE))
         if self.detail is not None:
-            unfolded = F.pixel_shuffle(crop(detail[0], 0), 2)
-            x = x + self.detail(F.leaky_relu(crop(unfolded, 1), SLOPE))
+            *filled, detail = (crop(F.pixel_shuffle(crop(map_, 0), 2), 1) for map_ in finer)
+            x = x + self.detail(F.leaky_relu(detail, SLOPE))
         if self.fine is not None:
             x = self.fine(x, style)
         colours = self.colours(F.leaky_relu(x, SLOPE))
         if self.shuffle > 1:
             colours = _shuffled(colours, self.shuffle)
-        return [torch.tanh(colours)]
+        colours = torch.tanh(colours)
+        if len(finer) > 1:
+            smooth, far = F.pixel_shuffle(filled[0], self.shuffle).chunk(2, dim=1)
+            colours = smooth + far * colours
+        return [colours]

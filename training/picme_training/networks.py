@@ -331,7 +331,7 @@ class Picme(nn.Module):
         known = image * (1 - hole)
         seen = torch.cat([known, hole], 1) if self.config.mask_channel else known
         if self.config.push_pull:
-            return self.encoder(seen, push_pull.filled(image, hole))
+            return self.encoder(seen, *push_pull.filled(image, hole))
         return self.encoder(seen)
 
     def encoding(self, features: tuple[Tensor, ...]) -> Encoding:

@@ -15,7 +15,7 @@ FADE = 0.5  # of the nearness, from a scale to the next finer one
 SMALLEST = 4  # side below which nothing is left to smooth
 
 
-def filled(image: Tensor, hole: Tensor) -> Tensor:
+def filled(image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
     """Colours everywhere, and how near the known pixels are that they come from.
 
     Args:
@@ -23,26 +23,30 @@ def filled(image: Tensor, hole: Tensor) -> Tensor:
         hole: (B, 1, S, S) float32, 1 in the hole, 0 elsewhere.
 
     Returns:
-        (B, 4, S, S) float32: colours, those of `image` where they are known, and nearness: 1 at
-        known pixels, about half as much with each doubling of the distance. All 0 where nothing is
-        known at all.
+        Colours (B, 3, S, S), those of `image` where they are known, and nearness (B, 1, S, S): 1 at
+        known pixels, less with the distance, above 0 unless nothing is known at all. Where nothing
+        is, both are 0.
     """
     known = 1 - hole
-    maps = [(torch.cat([image * known, known], dim=1), known)]
+    maps = [(image * known, known)]
     while (below := maps[-1])[1].shape[-1] > 1:
         share = F.avg_pool2d(below[1], 2)
         several = share.clamp(0.25, 1.0)  # one known pixel of four is enough
         maps.append((F.avg_pool2d(below[0], 2) / several, share / several))
-    fade = torch.tensor([1.0, 1.0, 1.0, FADE], device=image.device).view(1, 4, 1, 1)
-    whole, _ = maps.pop()
-    while maps:
-        there, known = maps.pop()
-        wide = F.interpolate(whole, scale_factor=2.0, mode="bilinear", align_corners=False)
-        whole = there + (1 - known) * (wide * fade)
-        if whole.shape[-1] >= SMALLEST:
-            for _ in range(STEPS):
-                whole = there + (1 - known) * _mean(whole)
-    return whole
+    colours, near = maps.pop()
+    for there, known in reversed(maps):
+        colours = _pulled(colours, there, known)
+        near = _pulled(FADE * near, known, known)
+    return colours, near
+
+
+def _pulled(coarse: Tensor, there: Tensor, known: Tensor) -> Tensor:
+    """A map of twice the side: `there` where it is known, elsewhere the coarser one, smoothed."""
+    wide = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
+    made = there + (1 - known) * wide
+    for _ in range(STEPS if made.shape[-1] >= SMALLEST else 0):
+        made = there + (1 - known) * _mean(made)
+    return made
 
 
 def _mean(x: Tensor) -> Tensor:
