@@ -13,6 +13,7 @@
 #endif
 #include "known_mean_bindings.h"
 #include "lanes.h"
+#include "masked_norm_bindings.h"
 #include "mode_name.h"
 #include "normal.h"
 #include "patches_bindings.h"
@@ -134,5 +135,6 @@ PYBIND11_MODULE(_kernels, module) {
 #endif
     bind_composite(module);
     bind_known_mean(module);
+    bind_masked_norm(module);
     bind_patches(module);
 }

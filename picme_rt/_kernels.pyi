@@ -15,3 +15,41 @@ def sample_gmm(
     primitive: int | None,
     temperature: float,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32]]: ...
+
+_Floats = npt.NDArray[np.float32]
+_Map = npt.NDArray[np.generic]  # float32, or bfloat16 as uint16
+_Norm = tuple[_Floats, _Floats, _Floats]  # share, gamma, beta
+
+def norm_forward(
+    a: _Map, norm: _Norm, mean: _Floats, inverse: _Floats, y: _Map, *, threads: int, lanes: str = ""
+) -> None: ...
+def norm_back(
+    a: _Map,
+    norm: _Norm,
+    mean: _Floats,
+    inverse: _Floats,
+    gradient: _Map,
+    total: _Floats,
+    along: _Floats,
+    out: _Map,
+    pull: _Map | None = None,
+    *,
+    threads: int,
+    lanes: str = "",
+) -> None: ...
+def norm_tangent(
+    a: _Map,
+    norm: _Norm,
+    mean: _Floats,
+    inverse: _Floats,
+    gradient: _Map,
+    total: _Floats,
+    along: _Floats,
+    out: _Map,
+    u: _Map,
+    pull: _Map,
+    of_gamma: _Floats,
+    *,
+    threads: int,
+    lanes: str = "",
+) -> None: ...

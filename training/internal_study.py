@@ -3,7 +3,7 @@
     python training/internal_study.py -o docs/images --runs RUNS [--only fast diversity ...]
 
 fast        six completions of coffee and china at 64 x 96 (internal_fast.jpg)
-diversity   Table S2: erosion 7, 4, 0 of these pyramids
+diversity   Table S2: erosion 7, 4, 0 of these pyramids; with --lpips-weights LPIPS of their pairs
 variants    Table S1, Figures S6 and S7, on china at 32 x 48: noise of variance 1, 2, 4, no coarse
             scales, batch norm not masked (internal_variants.jpg)
 dip         Figure S10: the deep image prior, as published and modified (internal_dip.jpg)
@@ -27,11 +27,13 @@ from sklearn.datasets import load_sample_image
 
 from picme_rt.images import Hole
 from picme_rt.images import Image as Pixels
-from picme_training.evaluate.measures import seam_jump
+from picme_training import perceptual
+from picme_training.evaluate.measures import in_network, pairwise_difference, seam_jump
 from picme_training.evaluate.patches import patch_distance
 from picme_training.internal import dip, naive, pyramid, run
 from picme_training.internal.cascade import Frozen
 from picme_training.internal.run import Settings
+from picme_training.perceptual import Lpips
 
 HEIGHT, WIDTH = 64, 96
 SHOWN = 6
@@ -129,7 +131,7 @@ def sheet(path: Path, rows: list[list[Pixels]], factor: int) -> None:
     whole.resize(size, Image.Resampling.NEAREST).save(path, quality=88)
 
 
-def fast(out: Path, runs: Path) -> None:
+def fast(out: Path, runs: Path, _: Lpips | None) -> None:
     """Six completions of each photograph."""
     rows, figures = [], {}
     for name in HOLES:
@@ -142,7 +144,7 @@ def fast(out: Path, runs: Path) -> None:
     sheet(out / "internal_fast.jpg", rows, 3)
 
 
-def diversity(_: Path, runs: Path) -> None:
+def diversity(_: Path, runs: Path, lpips: Lpips | None) -> None:
     """Table S2: the same pyramids at three erosions."""
     figures = {}
     for name in HOLES:
@@ -150,17 +152,25 @@ def diversity(_: Path, runs: Path) -> None:
         scales, _seconds = trained(shown, run.settings("fast"), runs / name)
         for knob, erosion in (("low", 7.0), ("mid", 4.0), ("high", 0.0)):
             made = run.completions(scales, 20, 1, erosion)
+            results = blended(made, shown)
             deviation = made.std(axis=0)
-            figures[f"{name} {knob}"] = {
+            row = {
                 "erosion": erosion,
                 "std in the hole": float(deviation[shown.hole].mean()),
                 "std of known pixels before pasting": float(deviation[~shown.hole].mean()),
-                "patch distance": measured(blended(made[:SHOWN], shown), shown)["patch distance"],
+                "patch distance": measured(results[:SHOWN], shown)["patch distance"],
             }
+            pictures = in_network(torch.from_numpy(results).permute(0, 3, 1, 2))
+            inside = torch.from_numpy(shown.hole)[None, None].float()
+            row["pairs, levels"] = pairwise_difference(pictures[None], inside)
+            if lpips is not None:
+                distances = torch.pdist(lpips.embedding(lpips.taps(pictures))).square()
+                row["LPIPS of pairs, thousandths"] = 1000 * float(distances.mean())
+            figures[f"{name} {knob}"] = row
     table("Diversity (Table S2)", figures)
 
 
-def variants(out: Path, runs: Path) -> None:
+def variants(out: Path, runs: Path, _: Lpips | None) -> None:
     """Table S1, Figures S6 and S7: a brief `fast`, and with one thing changed."""
     small = _small(given("china"))
     plain = dataclasses.replace(run.settings("fast").preset, coarse=BRIEF[0], fine=BRIEF[1])
@@ -183,7 +193,7 @@ def variants(out: Path, runs: Path) -> None:
     sheet(out / "internal_variants.jpg", rows, 4)
 
 
-def deep_image_prior(out: Path, runs: Path) -> None:
+def deep_image_prior(out: Path, runs: Path, _: Lpips | None) -> None:
     """Figure S10, at the size of the coarsest scale."""
     rows, figures = [], {}
     for name in HOLES:
@@ -209,7 +219,7 @@ def deep_image_prior(out: Path, runs: Path) -> None:
     sheet(out / "internal_dip.jpg", rows, 6)
 
 
-PARTS: dict[str, Callable[[Path, Path], None]] = {
+PARTS: dict[str, Callable[[Path, Path, Lpips | None], None]] = {
     "fast": fast, "diversity": diversity, "variants": variants, "dip": deep_image_prior,
 }  # fmt: skip
 
@@ -227,11 +237,14 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True, help="what is trained lies there")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--lpips-weights", type=Path, help="as `picme evaluate` takes them")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    weights = arguments.lpips_weights
+    lpips = None if weights is None else perceptual.load(weights)
     arguments.runs.mkdir(parents=True, exist_ok=True)
     for name in arguments.only:
-        PARTS[name](arguments.out, arguments.runs)
+        PARTS[name](arguments.out, arguments.runs, lpips)
 
 
 if __name__ == "__main__":

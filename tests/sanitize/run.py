@@ -14,12 +14,15 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [
     *("sample_gmm_cpu.cpp", "normal_cpu.cpp", "lanes.cpp", "lanes_scalar.cpp"),
     *("composite_cpu.cpp", "composite_scalar.cpp", "known_mean_cpu.cpp"),
+    *("masked_norm_cpu.cpp", "masked_norm_scalar.cpp"),
 ]
 WIDE = {  # as in CMakeLists.txt
     "lanes_avx2.cpp": ["-mavx2"],
     "lanes_avx512.cpp": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
     "composite_avx2.cpp": ["-mavx2"],
     "composite_avx512.cpp": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
+    "masked_norm_avx2.cpp": ["-mavx2"],
+    "masked_norm_avx512.cpp": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
 }
 FLAGS = ["-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-ffp-contract=off", "-pthread"]
 

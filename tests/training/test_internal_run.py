@@ -7,7 +7,7 @@ import torch
 
 from picme_rt import pyramid
 from picme_rt.errors import InputError
-from picme_training.internal import cascade, naive, run, scale
+from picme_training.internal import cascade, choices, naive, run, scale
 from picme_training.internal.presets import PRESETS, Preset, find
 
 TINY = run.Settings(Preset(4, 8, 3, 2, 5e-4, 5e-4, 1, 10, 100, "telea"), 40, "telea", 3)
@@ -19,6 +19,12 @@ CHOOSING = dataclasses.replace(
 )  # fmt: skip
 WIDE = dataclasses.replace(TINY.preset, width=8)
 SIZES = [(25, 31), (26, 33), (28, 35)]
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    monkeypatch.setattr(choices, "MADE", 1)
+    monkeypatch.setattr(choices, "REPAIRS", 1)
 
 
 @pytest.fixture

@@ -12,21 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from picme_training.internal import norms
 from picme_training.internal.masked import Places
+from picme_training.internal.norms import Deltas, Norm, Normed, Tangent
 from picme_training.internal.stack import (
     BLOCKS,
-    SLOPE,
-    Deltas,
-    Normed,
     Stack,
-    as_map,
     back,
     backward,
     forward,
-    inner,
-    norm_backward,
     onward,
-    places,
     weight_gradient,
     write_gradient,
 )
@@ -98,30 +93,31 @@ def descend_critic(stack: Stack, given: Critic, real: Tensor, fake: Tensor, mix:
     """
     between = torch.lerp(fake, real, mix * given.known) * given.seen
     scores, kept = forward(stack, torch.cat([real, fake, between]), given.shares)
-    deltas = backward(stack, kept, given.shares, given.seed)
+    deltas = backward(stack, kept, given.shares, given.seed, keep=True)
     third = [Normed(*(part[2:] for part in one)) for one in kept]
     own = [Deltas(*(part[2:] for part in one)) for one in deltas]
-    shares = [share[2:] for share in given.shares]
+    own_norms = stack.norms([share[2:] for share in given.shares])
 
     slope = back(own[0].before_norm, stack.weights[0]).float()
     norm = slope.norm(dim=1, keepdim=True)
     off = (norm - 1) * given.seen
     v = slope * (2 * given.penalty * off / norm.clamp(min=_SMALLEST))
 
-    steps = _tangents(stack, third, shares, own, v)
-    tangents = [
-        weight_gradient(step.entering, weight, delta.before_norm)
-        for step, weight, delta in zip(steps, stack.weights, own, strict=False)
+    tangents = _tangents(stack, third, own_norms, own, v)
+    entering = [v.to(stack.dtype), *(one.onward for one in tangents)]
+    left = [*(delta.before_norm for delta in own), given.seed[2:].to(stack.dtype)]
+    of_weights = [
+        weight_gradient(x, weight, gradient)
+        for x, weight, gradient in zip(entering, stack.weights, left, strict=True)
     ]
-    last = weight_gradient(steps[-1].entering, stack.weights[-1], given.seed[2:].to(stack.dtype))
-    _by_way_of_x(stack, third, shares, steps, own)
+    _by_way_of_x(stack, third, own_norms, tangents, own)
     seed = given.seed * _REAL_AND_FAKE.to(given.seed)
     write_gradient(stack, kept, deltas, seed)
     into = stack.gradients
-    for place in range(BLOCKS):
-        into.weights[place].add_(last if place == BLOCKS - 1 else tangents[place])
-    for gamma, step in zip(into.gammas, steps, strict=False):
-        gamma.add_(step.gamma)
+    for weight, more in zip(into.weights, of_weights, strict=True):
+        weight.add_(more)
+    for gamma, one in zip(into.gammas, tangents, strict=True):
+        gamma.add_(one.gamma)
     terms = (scores * given.seed).sum((1, 2, 3))
     return torch.cat([terms[:2], (given.penalty * off.square().sum()).reshape(1)])
 
@@ -129,73 +125,31 @@ def descend_critic(stack: Stack, given: Critic, real: Tensor, fake: Tensor, mix:
 _REAL_AND_FAKE = torch.tensor([1.0, 1.0, 0.0]).view(3, 1, 1, 1)
 
 
-class _Step(NamedTuple):
-    """The tangent at one block.
-
-    Attributes:
-        entering: Of the block's input.
-        gamma: The gradient for gamma.
-        pull: (1, h w, C), the gradient for the convolution's result on x's own way.
-    """
-
-    entering: Tensor
-    gamma: Tensor
-    pull: Tensor
-
-
 def _tangents(
-    stack: Stack, kept: list[Normed], shares: list[Tensor], deltas: list[Deltas], v: Tensor
-) -> list[_Step]:
-    """V carried through the blocks, and what <grad_x D, v> says of each norm.
-
-    With u the tangent of a convolution's result, g the gradient after the norm, k = E[c u] and
-    U = sum(g u) - E[u] sum(g), a block contributes S = gamma (i U - i^3 k sum(g c)); the tangent's
-    way back is the way back of D, known already.
-
-    Returns:
-        A step for each block, and one more for the last convolution, whose input alone is set.
-    """
-    tangent, steps = v.to(stack.dtype), []
-    for weight, gamma, one, share, delta in zip(
-        stack.weights[:-1], stack.gammas, kept, shares, deltas, strict=True
-    ):
-        wide = onward(tangent, weight)
-        u, c, i = places(wide).float(), one.centred, one.inverse
-        mean = torch.bmm(share, u)
-        k = torch.bmm(share, c * u)
-        cubed = i * i * i
-        spread = inner(delta.after_norm, u) - mean * delta.total
-        of_u = -gamma * cubed * delta.along
-        of_g = -gamma * cubed * k
-        of_c = -gamma * cubed * (spread - 3 * i * i * k * delta.along)
-        pull = torch.addcmul(-(of_u * mean + of_g * delta.total), u, of_u)
-        pull.addcmul_(c, of_c).mul_(share.mT).addcmul_(delta.after_norm, of_g)
-        steps.append(_Step(tangent, i * spread - cubed * k * delta.along, pull))
-        turned = u.mul_(one.scale).addcmul_(c, -one.scale * i * i * k).sub_(one.scale * mean)
-        turned = turned.to(stack.dtype)
-        turned = torch.ops.aten.leaky_relu_backward(turned, places(one.y), SLOPE, True)
-        tangent = as_map(turned, wide)
-    return [*steps, _Step(tangent, tangent, tangent)]
+    stack: Stack, kept: list[Normed], of: list[Norm], deltas: list[Deltas], v: Tensor
+) -> list[Tangent]:
+    """V carried through the blocks."""
+    found: list[Tangent] = []
+    entering = v.to(stack.dtype)
+    for weight, one, norm, delta in zip(stack.weights[:-1], kept, of, deltas, strict=True):
+        found.append(norms.tangent(one, norm, delta, onward(entering, weight)))
+        entering = found[-1].onward
+    return found
 
 
 def _by_way_of_x(
-    stack: Stack, kept: list[Normed], shares: list[Tensor], steps: list[_Step], into: list[Deltas]
+    stack: Stack, kept: list[Normed], of: list[Norm], tangents: list[Tangent], into: list[Deltas]
 ) -> None:
     """Puts in place of D's way back the one of <grad_x D, v> along x: pulls of all later norms."""
-    gradient = None
-    for place in reversed(range(BLOCKS - 1)):
-        one, target = kept[place], into[place]
-        if gradient is None:  # the last convolution is linear
-            target.before_norm.copy_(as_map(steps[place].pull, one.y))
-            target.total.zero_()
-            target.along.zero_()
-        else:
-            found = norm_backward(one, shares[place], gradient)
-            target.before_norm.copy_(found.before_norm).add_(as_map(steps[place].pull, one.y))
-            target.total.copy_(found.total)
-            target.along.copy_(found.along)
-        if place > 0:
-            gradient = back(target.before_norm, stack.weights[place])
+    last = BLOCKS - 2  # after it the last convolution is linear: what it says pulls no further
+    into[last].before_norm.copy_(tangents[last].pull)
+    into[last].total.zero_()
+    into[last].along.zero_()
+    for place in reversed(range(last)):
+        gradient = back(into[place + 1].before_norm, stack.weights[place + 1])
+        norms.backward(
+            kept[place], of[place], gradient, pull=tangents[place].pull, into=into[place]
+        )
 
 
 def judged(stack: Stack, given: Critic, fake: Tensor) -> tuple[Tensor, Tensor]:

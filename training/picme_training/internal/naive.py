@@ -9,7 +9,7 @@ from torch import Tensor
 from picme_rt import patch
 from picme_rt.images import Image
 from picme_rt.resample import matrix
-from picme_training.internal import dip
+from picme_training.internal import choices, dip
 from picme_training.internal.presets import Naive
 from picme_training.internal.pyramid import Level, resized
 
@@ -22,7 +22,6 @@ def complete(
     naive: Naive,
     *,
     seed: int,
-    temperature: float = 1.0,
     device: torch.device | str = "cpu",
     report: Callable[[int], None] | None = None,
 ) -> Tensor:
@@ -33,7 +32,6 @@ def complete(
         wanted: The picture at the finest coarse scale, which the deep image prior works on.
         naive: `dip` (modified), `dip-original`, `patch` or `telea`.
         seed: Of what is random in it.
-        temperature: On the noise that completions of patches differ by.
         device: Where the deep image prior runs.
         report: Called with the number of each of its iterations.
 
@@ -44,7 +42,7 @@ def complete(
         return dip.complete(
             wanted, seed=seed, original=naive == "dip-original", device=device, report=report
         )
-    filled = _by_patches(finest, seed, temperature) if naive == "patch" else _telea(finest)
+    filled = _by_patches(finest, seed) if naive == "patch" else _telea(finest)
     planes = torch.from_numpy(np.moveaxis(filled, 2, 0) / np.float32(127.5) - np.float32(1))
     small = fitted(planes, wanted)
     return small.clamp(-1, 1)
@@ -66,18 +64,12 @@ def pixels(picture: Tensor) -> Image:
     return levels.permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
 
 
-def _by_patches(level: Level, seed: int, temperature: float) -> np.ndarray:
-    """By patches of the picture and of its mirror image: a rim's other side goes the other way."""
-    known = pixels(torch.from_numpy(level.known))
-    found = np.concatenate([known, known[:, ::-1]], axis=1)
-    hole = np.concatenate([level.hole, level.hole[:, ::-1]], axis=1)
+def _by_patches(level: Level, seed: int) -> Image:
+    """By patches of the picture and of its mirror image."""
+    found, hole = choices.mirrored(level)
     part = patch.prepare(found, hole)
-    made = patch.complete(part, seed, 0, temperature)
-    filled = found.astype(np.float32)
-    height, width = made.shape[:2]
-    filled[part.top : part.top + height, part.left : part.left + width] = made
-    both = np.where(hole[..., None], filled, found).clip(0, 255).astype(np.float32)
-    return both[:, : known.shape[1]]
+    whole = choices.pasted(found, hole, part, patch.complete(part, seed, 0, 1.0))
+    return whole[:, : level.hole.shape[1]]
 
 
 def _telea(level: Level) -> np.ndarray:

@@ -29,8 +29,9 @@ class Preset:
             pixels pasted in, and in the hole changes its detail alone; what D judges is a
             completion, by the places that see its hole. Else, as published, D judges pictures of
             new noise everywhere.
-        choices: Naive completions, of patches, that the noise of the coarsest scale chooses from,
-            the scale beginning with its choice; 0, as published: one, and it begins with nothing.
+        choices: Naive completions, of patches (choices.py), that the noise of the coarsest scale
+            chooses from, the scale beginning with its choice; 0, as published: one, and it begins
+            with nothing.
         average: Of G's weights over iterations what is kept an iteration; 0 takes the last ones.
         reduced: Convolutions in bfloat16; norms, losses, penalties and Adam stay float32.
         variance: Of the noise, before its amplitude.
@@ -76,7 +77,7 @@ class Preset:
 PRESETS = {
     "paper": Preset(32, 128, 2000, 3000, 5e-4, 5e-5, 3, 10, 100, "dip"),
     "balanced": Preset(32, 64, 800, 1200, 5e-4, 2e-4, 1, 10, 100, "dip"),
-    "fast": Preset(32, 32, 40, 240, 5e-4, 5e-4, 1, 2000, 2000, "patch", True, 16, 0.99, True),
+    "fast": Preset(32, 32, 40, 240, 5e-4, 5e-4, 1, 2000, 2000, "patch", True, 12, 0.99, True),
 }
 
 

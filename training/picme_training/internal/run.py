@@ -15,7 +15,7 @@ from picme_rt import sheet
 from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image
 from picme_rt.pyramid import fingerprint
-from picme_training.internal import cascade, masked, naive, presets, pyramid, store
+from picme_training.internal import cascade, choices, masked, naive, presets, pyramid, store
 from picme_training.internal.cascade import Frozen
 from picme_training.internal.plan import Plan
 from picme_training.internal.presets import NAIVES, Naive, Preset
@@ -25,7 +25,6 @@ from picme_training.internal.scale import Scale, Trained, train
 SEEDS = 1 << 32
 EROSION = 4.0  # pixels, of the previews: `mid`
 PREVIEWS = 3
-VARIED = 1.0  # temperature of completions that are chosen from
 ALONE = 4 << 20  # multiplications of a 3 x 3 convolution below which threads only wait
 _NAIVE_SEED = 0xD1B5
 _REPORT_EVERY = 25  # iterations between readings of the losses, which wait for the device
@@ -191,16 +190,12 @@ def _naive(
     if filled is None:
         bar.set_description(f"naive completion ({given.naive})")
         seed = given.seed ^ _NAIVE_SEED
-        choices = _choices(given)
-        wanted = (plans if choices else coarse)[-1].level
-        made = [
-            naive.complete(
-                plans[-1].level, wanted, given.naive,
-                seed=seed + i, temperature=VARIED if choices else 1.0, device=device,
-            )
-            for i in range(max(choices, 1))
-        ]  # fmt: skip
-        filled = torch.stack(made)
+        count, finest = _choices(given), plans[-1].level
+        if count:
+            filled = naive.fitted(choices.choose(finest, count, seed), finest)
+        else:
+            wanted = coarse[-1].level
+            filled = naive.complete(finest, wanted, given.naive, seed=seed, device=device)[None]
         store.save_naive(run, filled, naive.pixels(filled[0]))
     return filled
 

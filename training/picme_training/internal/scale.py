@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from picme_training.internal import cascade
 from picme_training.internal.cascade import Frozen, entering
 from picme_training.internal.critic import descend_critic, judged
+from picme_training.internal.norms import EPSILON, Normed
 from picme_training.internal.plan import (
     Plan,
     chooser_of,
@@ -21,9 +22,7 @@ from picme_training.internal.plan import (
 from picme_training.internal.presets import Preset
 from picme_training.internal.stack import (
     BLOCKS,
-    EPSILON,
     REACH,
-    Normed,
     Stack,
     backward,
     forward,
@@ -170,10 +169,9 @@ class Scale:
     def made(self, previous: Tensor) -> "Made":
         """The generator's pictures, and what its way back needs."""
         x = entering(previous, self.noise[: len(previous)], self.scale.amplitude)
-        shares = [share.expand(len(x), -1, -1) for share in self.shares]
-        raw, kept = forward(self.generator, x, shares)
+        raw, kept = forward(self.generator, x, self.shares)
         change = torch.tanh(raw)
-        return Made(change + previous, change, kept, shares)
+        return Made(change + previous, change, kept)
 
     def discriminate(self, fake: Tensor) -> Tensor:
         """One step of D; its three terms."""
@@ -200,7 +198,7 @@ class Scale:
             slope = slope * self.hole
         gradient[:1] -= slope
         seed = gradient * (1 - made.change.square())
-        deltas = backward(self.generator, made.kept, made.shares, seed)
+        deltas = backward(self.generator, made.kept, self.shares, seed)
         write_gradient(self.generator, made.kept, deltas, seed)
         self.optimizers[0].step()
         return torch.stack([-score, (weighted[1:] * off[1:]).sum()])
@@ -237,7 +235,6 @@ class Made(NamedTuple):
     out: Tensor
     change: Tensor
     kept: list[Normed]
-    shares: list[Tensor]
 
 
 def train(scale: Scale, report: Callable[[int, Tensor], None]) -> Trained:

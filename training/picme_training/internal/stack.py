@@ -1,12 +1,10 @@
 """Five 3 x 3 convolutions without padding: conv, batch norm, LeakyReLU(0.2) four times, and a conv.
 
-Both networks of a scale are such a stack. With one picture a batch, batch norm takes its statistics
-over places alone; here these are weighted sums, so that places can be left out, and pictures of
-one batch keep statistics of their own. Forward and backward are written out: no graph is recorded,
-pictures go through together, and each pass over a map is one that is needed.
+Both networks of a scale are such a stack. Forward and backward are written out: no graph is
+recorded, pictures go through together (norms.py keeps their statistics apart), and each pass over a
+map is one that is needed.
 
-Maps are (B, C, h, w) with channels last in memory, in which convolutions are fastest; the norms see
-the same memory as places (B, h w, C).
+Maps are (B, C, h, w) with channels last in memory, in which convolutions are fastest.
 
 Convolutions may run in bfloat16: the maps that enter them, there and back, are then of that kind;
 norms, sums and parameters stay float32.
@@ -20,10 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn import grad
 
+from picme_training.internal import norms
+from picme_training.internal.norms import Deltas, Norm, Normed
+
 BLOCKS = 5
 REACH = BLOCKS  # pixels that a map loses on each side
-SLOPE = 0.2
-EPSILON = 1e-5
 STD = 0.02  # of initial weights
 
 
@@ -87,6 +86,10 @@ class Stack:
             gamma += 1
             beta.zero_()
 
+    def norms(self, shares: list[Tensor]) -> list[Norm]:
+        """Its norms, whose places have these weights."""
+        return [Norm(*parts) for parts in zip(shares, self.gammas, self.betas, strict=True)]
+
 
 class Parts(NamedTuple):
     """The views of a flat tensor."""
@@ -97,80 +100,26 @@ class Parts(NamedTuple):
     bias: list[Tensor]
 
 
-class Normed(NamedTuple):
-    """One block's pass, kept for the way back.
-
-    Attributes:
-        x: (B, C', h + 2, w + 2), what came in.
-        centred: (B, h w, C), c = a - E[a] of the convolution's result a.
-        mean: (B, 1, C), E[a].
-        inverse: (B, 1, C), i = 1 / sqrt(E[c^2] + epsilon).
-        scale: (B, 1, C), gamma i.
-        y: (B, C, h, w), LeakyReLU(scale c + beta).
-    """
-
-    x: Tensor
-    centred: Tensor
-    mean: Tensor
-    inverse: Tensor
-    scale: Tensor
-    y: Tensor
-
-
-class Deltas(NamedTuple):
-    """One block's way back.
-
-    Attributes:
-        before_norm: (B, C, h, w), gradient for the convolution's result.
-        after_norm: (B, h w, C), gradient for scale c + beta.
-        total: (B, 1, C), sum of `after_norm` over the places.
-        along: (B, 1, C), sum of `after_norm` times c.
-    """
-
-    before_norm: Tensor
-    after_norm: Tensor
-    total: Tensor
-    along: Tensor
-
-
-def places(x: Tensor) -> Tensor:
-    """(B, C, h, w) as (B, h w, C), the same memory if its channels are last."""
-    last = x.contiguous(memory_format=torch.channels_last)
-    return last.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def as_map(x: Tensor, like: Tensor) -> Tensor:
-    """(B, h w, C) as the map (B, C, h, w) that `like` is, the same memory."""
-    return x.view(len(x), *like.shape[2:], x.shape[2]).permute(0, 3, 1, 2)
-
-
 def forward(stack: Stack, x: Tensor, shares: list[Tensor]) -> tuple[Tensor, list[Normed]]:
     """(B, 3, H, W) to (B, outputs, H - 10, W - 10), and what was kept.
 
     Args:
         stack: The network.
         x: Pictures.
-        shares: For each norm the weights of its places in mean and variance, (B, 1, h w) with sum
-            1 for each picture.
+        shares: For each norm the weights of its places in mean and variance, (B, 1, h w), or
+            (1, 1, h w) for all, with sum 1 for each picture.
     """
     kept = []
     x = x.to(stack.dtype, memory_format=torch.channels_last)
-    for weight, gamma, beta, share in zip(
-        stack.weights[:-1], stack.gammas, stack.betas, shares, strict=True
-    ):
-        a = onward(x, weight)
-        c = places(a).float()
-        mean = torch.bmm(share, c)
-        c -= mean
-        inverse = torch.bmm(share, c * c).add_(EPSILON).rsqrt_()
-        scale = gamma * inverse
-        y = as_map(F.leaky_relu_(torch.addcmul(beta, c, scale), SLOPE), a).to(stack.dtype)
-        kept.append(Normed(x, c, mean, inverse, scale, y))
-        x = y
+    for weight, norm in zip(stack.weights[:-1], stack.norms(shares), strict=True):
+        kept.append(norms.forward(x, onward(x, weight), norm))
+        x = kept[-1].y
     return onward(x, stack.weights[-1]).float() + stack.bias[:, None, None], kept
 
 
-def backward(stack: Stack, kept: list[Normed], shares: list[Tensor], seed: Tensor) -> list[Deltas]:
+def backward(
+    stack: Stack, kept: list[Normed], shares: list[Tensor], seed: Tensor, *, keep: bool = False
+) -> list[Deltas]:
     """The gradients of sum(seed * output) for every block, the first block's first.
 
     Args:
@@ -178,31 +127,18 @@ def backward(stack: Stack, kept: list[Normed], shares: list[Tensor], seed: Tenso
         kept: Of `forward`.
         shares: Of `forward`.
         seed: (B, outputs, H - 10, W - 10).
+        keep: Keep `Deltas.gradient`; else what follows takes its memory.
     """
     found: list[Deltas] = []
     gradient = back(seed.to(stack.dtype), stack.weights[-1])
-    for place in reversed(range(BLOCKS - 1)):
-        found.append(norm_backward(kept[place], shares[place], gradient))
+    for place, norm in reversed(list(enumerate(stack.norms(shares)))):
+        one = kept[place]
+        sums = torch.empty_like(one.mean), torch.empty_like(one.mean)
+        to = torch.empty_like(gradient) if keep else gradient
+        found.append(norms.backward(one, norm, gradient, into=Deltas(to, gradient, *sums)))
         if place > 0:
-            gradient = back(found[-1].before_norm, stack.weights[place])
+            gradient = back(to, stack.weights[place])
     return found[::-1]
-
-
-def norm_backward(kept: Normed, share: Tensor, gradient: Tensor) -> Deltas:
-    """From the gradient for a block's y to that for its convolution's result.
-
-    da = s (g - w (sum g + c i^2 sum(g c))), where w are the shares: they sum to 1.
-    """
-    g = torch.ops.aten.leaky_relu_backward(places(gradient), places(kept.y), SLOPE, True).float()
-    total, along = g.sum(1, keepdim=True), inner(g, kept.centred)
-    ga = torch.addcmul(total, kept.centred, kept.inverse.square() * along).mul_(share.mT)
-    ga = torch.sub(g, ga, out=ga).mul_(kept.scale)
-    return Deltas(as_map(ga, kept.y).to(kept.y.dtype), g, total, along)
-
-
-def inner(one: Tensor, other: Tensor) -> Tensor:
-    """(B, n, C), (B, n, C) -> (B, 1, C): the sum over places of their product."""
-    return (one * other).sum(1, keepdim=True)
 
 
 def onward(x: Tensor, weight: Tensor) -> Tensor:
