@@ -150,6 +150,20 @@ def test_a_concatenation_moves_behind_channelwise_operators_and_into_convolution
     assert found == {"InstanceNormalization": 2, "LeakyRelu": 2, "Conv": 2, "Add": 1}
 
 
+def test_a_concatenation_moves_behind_a_crop_of_its_sides():
+    nodes = [("Concat", ["x", "p"], "c", {"axis": 1}),
+             ("Slice", ["c", "first", "last", "sides"], "cropped", {}),
+             ("Conv", ["cropped", "w", "b"], "out", SAME)]  # fmt: skip
+    ends = {
+        name: np.array(at) for name, at in (("first", [1, 2]), ("last", [4, 8]), ("sides", [2, 3]))
+    }
+    model = model_of(
+        nodes, {"x": (32, 5, 9), "p": (3, 5, 9)}, {"w": (6, 35, 3, 3), "b": (6,), **ends}
+    )
+    found = rewritten(late_concat.rewrite, model, 2)
+    assert found == {"Slice": 2, "Conv": 2, "Add": 1}
+
+
 @pytest.mark.parametrize("widths", [(32, 16), (8, 3)], ids=["even", "small"])
 def test_concatenations_that_lose_nothing_stay(widths):
     nodes = [("Concat", ["x", "p"], "c", {"axis": 1}), ("Conv", ["c", "w"], "out", SAME)]
@@ -231,6 +245,16 @@ def test_the_report_of_an_engine_says_what_its_graphs_have(exported, preset, rol
     if preset != "cats":
         assert report["rewrites"]
         assert (report["macs"][1] < 0.8 * report["macs"][0]) == (role == "encoder")
+
+
+def test_a_new_node_has_a_name_that_no_node_of_an_earlier_pass_has():
+    model = model_of([("Tanh", ["x"], "y", {}), ("Tanh", ["y"], "out", {})], {"x": (2,)}, {})
+    for taken, given in (("x", "y"), ("y", "out")):
+        graph = Graph(model)
+        graph.give(given, graph.put("LeakyRelu", [taken], alpha=0.1))
+        graph.finish()
+    names = [node.name for node in model.graph.node]
+    assert len(names) == len(set(names)) == 2
 
 
 def test_applied_again_nothing_is_left_to_do(exported):
