@@ -76,7 +76,9 @@ def victim(order):
         resource.setrlimit(resource.RLIMIT_FSIZE, (order.largest, order.largest))
     if order.traced is not None:
         stored = {p.name: p.read_bytes() for p in (order.traced / "fp32").iterdir()}
-        graphs.to_onnx = lambda module, graph, path: (path.write_bytes(stored[path.name]), {})[1]
+        graphs.to_onnx = lambda module, graph, path, **_: (path.write_bytes(stored[path.name]), {})[
+            1
+        ]
     stderr = io.StringIO()
     with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
         code = cli.main(order.arguments)
