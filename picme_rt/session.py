@@ -79,6 +79,8 @@ class Session:
         if threads is not None:
             threads = check_integer("threads", threads, 1, choices.MOST_THREADS)
         longest = None if max_wait_ms is None else 1e-3 * _check_wait(max_wait_ms)
+        # one more than can compute: the buffers of eight calls in turn would be in no cache
+        self._calls = Turns(choices.cores() + 1, longest)
         if engine == PATCH:
             from picme_rt import patch_model
 
@@ -193,21 +195,14 @@ class Session:
         """
         pixels = images.read_image(img)
         check_size(pixels.shape, k)
-        encoded = self.encode(pixels, mask)
-        if device_output:
-            if not isinstance(encoded, OnDevice):
-                raise InputError(
-                    f"device_output must go with backend tensorrt, got {self.info.backend}"
-                )
-            return encoded.on_device(Request(k, seed, 0, mode, primitive, temperature, diversity))
-        return encoded.complete(
-            k=k,
-            seed=seed,
-            mode=mode,
-            primitive=primitive,
-            temperature=temperature,
-            diversity=diversity,
-        )
+        with self._calls:
+            encoded = self.encode(pixels, mask)
+            asked = Request(k, seed, 0, mode, primitive, temperature, diversity)
+            if not device_output:
+                return encoded.complete(**asked._asdict())
+            if isinstance(encoded, OnDevice):
+                return encoded.on_device(asked)
+        raise InputError(f"device_output must go with backend tensorrt, got {self.info.backend}")
 
     def stream(
         self,

@@ -39,7 +39,7 @@ def quick(exported, monkeypatch):
     """Export takes graphs of the tiny `cats` engine, instead of tracing for seconds."""
     made = exported("cats").path
 
-    def copy_graph(module, graph, path):
+    def copy_graph(module, graph, path, *, target):
         shutil.copy(made / "fp32" / path.name, path)
         return engines.load(made).provenance["graphs"][path.stem]
 
@@ -258,7 +258,7 @@ def test_an_interrupted_export_leaves_what_was_there(exported, monkeypatch, tmp_
         shutil.copytree(cats.path, target)
     before = sorted(tmp_path.rglob("*"))
 
-    def stop(module, graph, path):
+    def stop(module, graph, path, *, target):
         path.write_bytes(b"half a graph")
         raise KeyboardInterrupt
 

@@ -15,7 +15,7 @@ import pytest
 import tqdm
 from onnx import TensorProto
 
-from picme_export import build_progress, device_decoder, half, plan_builder, plan_table
+from picme_export import build_progress, device_decoder, graphs, half, plan_builder, plan_table
 from picme_rt import cli, cuda_runtime, plans
 from picme_rt import engine as engines
 from picme_rt.backends import tensorrt_library
@@ -34,9 +34,9 @@ def rtx():
 
 def builds(rtx, engine, precision, roles=plans.ROLES):
     """Both plans of an engine; int8 is made here where the engine has none."""
-    graphs = plan_builder.graphs(engine, "fp32" if precision == "int8" else precision)
+    found = plan_builder.graphs(engine, "fp32" if precision == "int8" else precision)
     for role in roles:
-        model, table = graphs[role]
+        model, table = found[role]
         if precision == "int8":
             model = plan_table.int8_decoder(engine)
         options = plans.Options(precision)
@@ -62,6 +62,34 @@ def test_every_shipped_engine_builds(rtx, path, precision, roles):
 @pytest.mark.parametrize("preset", ["picme", "pic"])  # `cats` is shipped
 def test_every_preset_builds(rtx, exported, preset, precision, roles):
     builds(rtx, engines.load(exported(preset).path), precision, roles)
+
+
+@pytest.fixture(scope="module")
+def for_a_gpu(exported, tmp_path_factory):
+    """The decoder of `picme` with its transposed convolutions, as plans have it, and its table."""
+    model, path = exported("picme").model, tmp_path_factory.mktemp("gpu") / "decoder.onnx"
+    table = graphs.tables_of(model).decoder
+    graphs.to_onnx(graphs.DecoderGraph(model, z_m=True), table, path, target="gpu")
+    return device_decoder.rewrite(onnx.load(path), table), plans.decoder_table(table)
+
+
+def test_a_decoder_rewritten_for_a_gpu_builds_in_half_as_many_layers(rtx, exported, for_a_gpu):
+    (model, table), options = for_a_gpu, plans.Options("fp16")
+    other = plan_builder.graphs(engines.load(exported("picme").path), "fp16")["decoder"][0]
+    layers = [
+        plan_builder.build(rtx, one, table, options=options, gpu=plans.PORTABLE).layers
+        for one in (half.rewrite(model, "fp16"), other)
+    ]
+    assert layers[0] < 0.6 * layers[1]
+
+
+def test_in_bf16_it_does_not_build_which_is_why_it_is_not_the_default_there(rtx, for_a_gpu):
+    """TensorRT-RTX 1.7 has no transposed convolution of bf16; take the default away with this."""
+    model, table = for_a_gpu
+    with pytest.raises(EngineError, match="does not build the plan for portable in bf16"):
+        plan_builder.build(
+            rtx, half.rewrite(model, "bf16"), table, options=plans.Options("bf16"), gpu="portable"
+        )
 
 
 def test_a_gpu_that_cannot_is_said_in_one_line(rtx, engine):

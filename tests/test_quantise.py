@@ -13,7 +13,7 @@ from PIL import Image
 from skimage import data
 
 import picme_rt
-from picme_export import calibrate, quantise, variant
+from picme_export import calibrate, early_rounding, quantise, variant
 from picme_export.calibrate import Tried
 from picme_export.quantise import Layer
 from picme_export.variant import Calibration
@@ -82,7 +82,7 @@ def test_weights_are_within_half_a_step_of_each_channel(axis):
 
 
 def test_a_quantised_layer_computes_what_its_equation_says():
-    """round(x / s) * s through the convolution, and out likewise, in plain NumPy."""
+    """round(x / s) * s through the convolution, whose result is as it is, in plain NumPy."""
     rng = np.random.default_rng(1)
     weight = rng.standard_normal((2, 3, 1, 1)).astype(np.float32)
     value = onnx.helper.make_tensor_value_info
@@ -98,7 +98,7 @@ def test_a_quantised_layer_computes_what_its_equation_says():
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
     model.ir_version = 10
-    done = quantise.quantise(model, quantise.layers(model), {"x": 1.5, "y": 2.0})
+    done = quantise.quantise(model, quantise.layers(model), {"x": 1.5})
     x = rng.standard_normal((1, 3, 4, 4)).astype(np.float32)
     x[0, 0, 0, 0] = 7  # beyond the range: clipped
 
@@ -110,7 +110,7 @@ def test_a_quantised_layer_computes_what_its_equation_says():
     inner = np.einsum(
         "oi,bihw->bohw", (np.rint(weight / steps) * steps)[..., 0, 0], rounded(x, 1.5)
     )
-    np.testing.assert_allclose(run(done, {"x": x}), np.tanh(rounded(inner, 2.0)), atol=2e-5)
+    np.testing.assert_allclose(run(done, {"x": x}), np.tanh(inner), atol=2e-5)
     assert not np.allclose(run(done, {"x": x}), run(model, {"x": x}), atol=1e-3)
 
 
@@ -244,15 +244,50 @@ def test_openvino_runs_the_convolutions_in_int8(made):
     assert sum(kind in ("i8", "u8") for kind in kinds) == in_int8 > 0
 
 
-def test_onnxruntime_fuses_the_convolutions(made, tmp_path):
-    engine = engines.load(made)
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    options.log_severity_level = 4  # it warns that such a file is for this machine alone
-    onnxruntime.InferenceSession(engine.read("int8/decoder.onnx"), options)
-    nodes = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
-    about = engine.provenance["int8"]
-    assert nodes.count("QLinearConv") == len(about["errors"]) - len(about["float32"])
+def cropped(mode, more=()):
+    """Conv (rounded (Pad (Slice))), the sum of that and of `more`."""
+    value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    numbers = {"first": [1, 2], "last": [5, 7], "sides": [2, 3], "pads": [0, 0, 1, 0, 0, 0, 0, 1]}
+    weight = np.random.default_rng(2).standard_normal((3, 3, 2, 2)).astype(np.float32)
+    stored = {name: np.array(n, np.int64) for name, n in numbers.items()}
+    stored |= {"step": np.array(0.03, np.float32), "zero": np.array(0, np.int8), "w": weight}
+    graph = onnx.helper.make_graph(
+        [
+            node("Slice", ["x", "first", "last", "sides"], ["part"], "s"),
+            node("Pad", ["part", "pads"], ["wide"], "p", mode=mode),
+            node("QuantizeLinear", ["wide", "step", "zero"], ["levels"], "q"),
+            node("DequantizeLinear", ["levels", "step", "zero"], ["rounded"], "d"),
+            node("Conv", ["rounded", "w"], ["y"], "c"),
+            node("Sum", ["y", *more], ["out"], "last"),
+        ],
+        "g",
+        [value("x", 1, ["B", 3, 6, 8])],
+        [value("out", 1, ["B", 3, 4, 5])],
+        [numpy_helper.from_array(array, name) for name, array in stored.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
+    model.ir_version = 10
+    return model
+
+
+@pytest.mark.parametrize("mode", ["edge", "reflect", "constant"])
+@pytest.mark.parametrize(
+    ("more", "moves", "first"),
+    [((), 2, "QuantizeLinear"), (("part",), 1, "Slice")],
+    ids=["alone", "the crop is taken twice"],
+)
+def test_rounding_moves_before_crops_and_padding_to_the_bit(mode, more, moves, first):
+    model = cropped(mode, more)
+    x = np.random.default_rng(3).standard_normal((1, 3, 6, 8)).astype(np.float32)
+    want = run(model, {"x": x})
+    assert early_rounding.rewrite(model.graph) == moves
+    kinds = [n.op_type for n in model.graph.node]
+    assert kinds[0] == first
+    assert kinds[-2:] == ["Conv", "Sum"]
+    assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") == 1 + moves
+    assert early_rounding.rewrite(model.graph) == 0
+    onnx.checker.check_model(model, full_check=True)
+    assert (run(model, {"x": x}) == want).all()
 
 
 @pytest.mark.skipif(not BF16, reason="this CPU does not compute in bfloat16")

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from picme_export import rewrites
+from picme_export import export, plan_verb, rewrites, verb
 from picme_export.rewrites import (
     joined_transposed,
     late_concat,
@@ -150,6 +150,20 @@ def test_a_concatenation_moves_behind_channelwise_operators_and_into_convolution
     assert found == {"InstanceNormalization": 2, "LeakyRelu": 2, "Conv": 2, "Add": 1}
 
 
+def test_a_concatenation_moves_behind_a_crop_of_its_sides():
+    nodes = [("Concat", ["x", "p"], "c", {"axis": 1}),
+             ("Slice", ["c", "first", "last", "sides"], "cropped", {}),
+             ("Conv", ["cropped", "w", "b"], "out", SAME)]  # fmt: skip
+    ends = {
+        name: np.array(at) for name, at in (("first", [1, 2]), ("last", [4, 8]), ("sides", [2, 3]))
+    }
+    model = model_of(
+        nodes, {"x": (32, 5, 9), "p": (3, 5, 9)}, {"w": (6, 35, 3, 3), "b": (6,), **ends}
+    )
+    found = rewritten(late_concat.rewrite, model, 2)
+    assert found == {"Slice": 2, "Conv": 2, "Add": 1}
+
+
 @pytest.mark.parametrize("widths", [(32, 16), (8, 3)], ids=["even", "small"])
 def test_concatenations_that_lose_nothing_stay(widths):
     nodes = [("Concat", ["x", "p"], "c", {"axis": 1}), ("Conv", ["c", "w"], "out", SAME)]
@@ -231,6 +245,44 @@ def test_the_report_of_an_engine_says_what_its_graphs_have(exported, preset, rol
     if preset != "cats":
         assert report["rewrites"]
         assert (report["macs"][1] < 0.8 * report["macs"][0]) == (role == "encoder")
+
+
+def test_a_new_node_has_a_name_that_no_node_of_an_earlier_pass_has():
+    model = model_of([("Tanh", ["x"], "y", {}), ("Tanh", ["y"], "out", {})], {"x": (2,)}, {})
+    for taken, given in (("x", "y"), ("y", "out")):
+        graph = Graph(model)
+        graph.give(given, graph.put("LeakyRelu", [taken], alpha=0.1))
+        graph.finish()
+    names = [node.name for node in model.graph.node]
+    assert len(names) == len(set(names)) == 2
+
+
+def test_for_a_gpu_transposed_convolutions_stay_and_pools_go():
+    up, pool = two_up(), pooled((3, 8, 8), (5, 3, 3, 3))
+    before = run(up), run(pool)
+    for model in (up, pool):
+        report = rewrites.apply(model, lambda _: 0, "gpu")
+        assert report["rewrites"] == ({"pooled convolutions": 1} if model is pool else {})
+    assert (run(up) == before[0]).all()
+    np.testing.assert_allclose(run(pool), before[1], rtol=1e-5, atol=1e-5)
+    assert rewrites.apply(up, lambda _: 0)["rewrites"].keys() >= {"transposed phases"}
+
+
+@pytest.mark.parametrize(
+    ("options", "target"),
+    [
+        ([], "cpu"), (["--rewrites", "gpu"], "gpu"), (["--target", "tensorrt-rtx"], "gpu"),
+        (["--target", "tensorrt-rtx", "--rewrites", "cpu"], "cpu"),
+        (["--target", "tensorrt-rtx", "--precision", "bf16"], "cpu"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_is_rewritten_for_what_runs_it(tmp_path, monkeypatch, options, target):
+    asked = []
+    monkeypatch.setattr(export, "export", lambda *_, **given: asked.append(given) or {})
+    for module, name in ((verb, "_print"), (plan_verb, "run")):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    assert cli.main(["export", str(tmp_path), "-o", str(tmp_path / "new"), *options]) == 0
+    assert [given["rewritten_for"] for given in asked] == [target]
 
 
 def test_applied_again_nothing_is_left_to_do(exported):

@@ -10,6 +10,7 @@ import pytest
 from own_process import in_own_process
 
 import picme_rt
+from picme_rt import choices
 from picme_rt.backends import host
 from picme_rt.errors import InputError
 from picme_rt.turns import Turns
@@ -147,6 +148,23 @@ def test_runs_of_both_graphs_take_turns_together():
         for job in jobs:
             job.result()
     assert runner.most == 1
+
+
+def test_calls_wait_at_the_door_where_one_more_than_can_compute_is_inside(
+    engine, picture, session, monkeypatch
+):
+    image, mask = (array[80:200, 50:180] for array in picture)
+    want = session.complete(image, mask, k=2).images
+    monkeypatch.setattr(choices, "cores", lambda: 1)
+    with picme_rt.Session(engine) as opened, ThreadPoolExecutor(1) as pool:
+        begun, encode = [], opened.encode
+        monkeypatch.setattr(opened, "encode", lambda *given: begun.append(1) or encode(*given))
+        with opened._calls, opened._calls:  # two callers
+            third = pool.submit(opened.complete, image, mask, k=2)
+            until(lambda: len(opened._calls._waiting) == 1)
+            assert not begun
+            assert next(iter(opened.stream(image, mask, k=1))).image.shape == image.shape
+        assert (third.result().images == want).all()
 
 
 @pytest.mark.parametrize("max_wait_ms", [None, 0, 0.5, 1000, np.float32(2)])

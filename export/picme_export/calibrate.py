@@ -122,7 +122,7 @@ def alone(
     for one in quantise.layers(model):
         tried = []
         for share in SHARES:
-            ranges = {name: share * top[name] for name in quantise.activations(model, [one])}
+            ranges = {name: share * top[name] for name in quantise.activations([one])}
             got = _pictures(quantise.quantise(model, [one], ranges), table, feeds)
             errors = _errors(want, got, feeds)
             tried.append((max(errors), Tried(one, float(np.mean(errors)), ranges)))

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from picme_export import graphs, variant, verify
+from picme_export import graphs, rewrites, variant, verify
 from picme_export.variant import Calibration
 from picme_rt import atomic
 from picme_rt import engine as engines
@@ -24,6 +24,7 @@ def export(
     card: Path | None = None,
     provenance: dict[str, Any] | None = None,
     calibration: Calibration | None = None,
+    rewritten_for: rewrites.Target = "cpu",
     force: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Exports the averaged weights of a checkpoint and compares both graphs with torch.
@@ -35,6 +36,7 @@ def export(
         card: A model card (Markdown) to be copied into the engine as MODEL_CARD.md.
         provenance: Entries about data, licence and commit.
         calibration: Adds lower precisions.
+        rewritten_for: What the graphs are rewritten for; they run everywhere either way.
         force: Replace an engine that exists.
 
     Returns:
@@ -57,7 +59,7 @@ def export(
     }
     return write(
         model, target, name=name or target.name, framing=config.framing, card=card, about=about,
-        calibration=calibration, force=force,
+        calibration=calibration, rewritten_for=rewritten_for, force=force,
     )  # fmt: skip
 
 
@@ -70,6 +72,7 @@ def write(
     card: Path | None = None,
     about: dict[str, Any] | None = None,
     calibration: Calibration | None = None,
+    rewritten_for: rewrites.Target = "cpu",
     force: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Writes a model, of any weights, as an engine; its spectral norm is folded in place."""
@@ -87,7 +90,7 @@ def write(
         errors, done = {}, {}
         for role, module in modules.items():
             path, graph = fresh / "fp32" / f"{role}.onnx", getattr(tables, role)
-            done[role] = graphs.to_onnx(module, graph, path)
+            done[role] = graphs.to_onnx(module, graph, path, target=rewritten_for)
             errors[role] = verify.parity(model, module, graph, path)
         if card is not None:
             (fresh / "MODEL_CARD.md").write_bytes(card.read_bytes())
@@ -109,7 +112,12 @@ def write(
             z_m=takes_z_m,
             variants={"fp32": {role: f"fp32/{role}.onnx" for role in modules}},
             files=files,
-            provenance={**(about or {}), "parity": errors, "graphs": done},
+            provenance={
+                **(about or {}),
+                "parity": errors,
+                "graphs": done,
+                "rewritten_for": rewritten_for,
+            },
             crops=graphs.crops_of(model),
         )
         (fresh / engines.MANIFEST).write_text(engines.manifest(engine), encoding="utf-8")

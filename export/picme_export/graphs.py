@@ -110,7 +110,12 @@ def _free_sides(graph: onnx.GraphProto) -> None:
 
 
 def to_onnx(
-    module: nn.Module, graph: tensors.Graph, path: Path, *, rewrite: bool = True
+    module: nn.Module,
+    graph: tensors.Graph,
+    path: Path,
+    *,
+    rewrite: bool = True,
+    target: rewrites.Target = "cpu",
 ) -> dict[str, Any]:
     """Writes one graph with a free batch axis, weights inside, without paths of this machine.
 
@@ -119,6 +124,7 @@ def to_onnx(
         graph: Its inputs and outputs.
         path: The file.
         rewrite: Whether the exact rewrites are applied; a benchmark compares with the plain graph.
+        target: Of the rewrites.
 
     Returns:
         What the rewrites did (`rewrites.apply`); nothing for a plain graph.
@@ -160,7 +166,7 @@ def to_onnx(
     def macs(model: onnx.ModelProto) -> int:
         return graph_shapes.check(model.SerializeToString(), graph, crops).macs
 
-    report = rewrites.apply(model, macs) if rewrite else {}
+    report = rewrites.apply(model, macs, target) if rewrite else {}
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
     graph_shapes.check(content, graph, crops)  # what a reader would refuse is not written

@@ -45,7 +45,7 @@ def int8_decoder(engine: Engine) -> onnx.ModelProto:
     """A decoder for plans, all convolutions in int8 with made-up ranges: to be built, not run."""
     model = onnx.load_from_string(engine.read(engine.variants["fp32"]["decoder"]))
     every = quantise.layers(model)
-    ranges = dict.fromkeys(quantise.activations(model, every), 4.0)
+    ranges = dict.fromkeys(quantise.activations(every), 4.0)
     return device_decoder.rewrite(quantise.quantise(model, every, ranges), engine.tables.decoder)
 
 

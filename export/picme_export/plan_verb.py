@@ -17,6 +17,7 @@ _NOT_FOR_PLANS = (
     "data",
     "licence",
     "commit",
+    "rewrites",
 )
 
 

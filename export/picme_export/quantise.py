@@ -1,8 +1,8 @@
 """int8: convolutions between QuantizeLinear and DequantizeLinear, as backends fuse them.
 
 Activations are symmetric (zero point 0, one scale), weights have one scale an output channel and
-lie in the file as int8; biases and everything between the convolutions stay float32. A backend
-that fuses nothing computes the same in float32.
+lie in the file as int8; biases and everything between the convolutions stay float32, what they give
+too. A backend that fuses nothing computes the same in float32.
 """
 
 import math
@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from picme_export import early_rounding
 from picme_export.rewrites.graph import infer_shapes
 
 LEVELS = 127
@@ -49,17 +50,9 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
     ]
 
 
-def activations(model: onnx.ModelProto, chosen: Collection[Layer]) -> list[str]:
-    """The values that are quantised with these layers, each once.
-
-    Inputs of all of them, and outputs of `Conv`: ONNX Runtime computes it in int8 only between
-    both, and has no transposed convolution of int8 (OpenVINO needs the inputs alone). What the
-    graph gives stays float32.
-    """
-    given = {value.name for value in model.graph.output}
-    names = [one.takes for one in chosen]
-    names += [one.gives for one in chosen if one.operator == "Conv" and one.gives not in given]
-    return list(dict.fromkeys(names))
+def activations(chosen: Collection[Layer]) -> list[str]:
+    """The values that are quantised with these layers, their inputs, each once."""
+    return list(dict.fromkeys(one.takes for one in chosen))
 
 
 def quantise(
@@ -75,9 +68,7 @@ def quantise(
         chosen: Of `layers`.
         ranges: Largest magnitude that is kept of each value of `activations`, over 0.
     """
-    names = activations(model, chosen)
-    # what a layer gives is rounded for whoever takes it, what it only takes for layers alone
-    everywhere = {one.gives for one in chosen} & set(names)
+    names = activations(chosen)
     of_layers = {one.name for one in chosen}
     done, stored = onnx.ModelProto(), {weight.name: weight for weight in model.graph.initializer}
     done.CopyFrom(model)
@@ -98,10 +89,8 @@ def quantise(
 
     round_values(value.name for value in done.graph.input)
     for node in done.graph.node:
-        for place, name in enumerate(node.input):
-            if name in everywhere or (node.name in of_layers and place == 0):
-                node.input[place] = f"{name}_rounded"
         if node.name in of_layers:
+            node.input[0] = f"{node.input[0]}_rounded"
             axis = _OUTPUT_CHANNELS[node.op_type]
             int8, scales, back = (f"{node.name}_{what}" for what in ("int8", "scales", "weights"))
             numbers, steps = weights(numpy_helper.to_array(stored[node.input[1]]), axis)
@@ -119,6 +108,7 @@ def quantise(
     del done.graph.node[:], done.graph.initializer[:], done.graph.value_info[:]
     done.graph.node.extend(nodes)
     done.graph.initializer.extend(kept)
+    early_rounding.rewrite(done.graph)
     infer_shapes(done)
     return done
 

@@ -80,7 +80,7 @@ def _int8(engine: engines.Engine, pictures: list[tuple[Image, Hole]]) -> engines
     cost, model = graph_shapes.check(content, table, engine.crops), onnx.load_from_string(content)
     macs = quantise.multiplications(model, cost.shapes)
     feeds = calibrate.decoder_feeds(engine, pictures)
-    names = quantise.activations(model, quantise.layers(model))
+    names = quantise.activations(quantise.layers(model))
     top = calibrate.largest(model, feeds, names)
     tried = calibrate.alone(model, table, feeds[:_ALONE], top)
     chosen = calibrate.choose(tried, macs, budget=_BUDGET)

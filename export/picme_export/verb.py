@@ -11,6 +11,7 @@ from picme_rt.errors import InputError
 from picme_rt.verbs import info
 
 if TYPE_CHECKING:  # torch, only when it runs: `--help` stays instant
+    from picme_export.rewrites import Target
     from picme_export.variant import Calibration
 
 PRECISIONS = ("fp32", "int8", "fp16", "bf16")
@@ -44,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "too, without which `auto` takes no lower precision",
     )  # fmt: skip
     deploy_verb.add_arguments(parser)
+    parser.add_argument(
+        "--rewrites", choices=("cpu", "gpu"),
+        help="what a checkpoint's graphs are rewritten for; they run everywhere either way, a GPU "
+        "launches half as many operators of its own (default: gpu with a --target of plans, but "
+        "in bf16, which TensorRT-RTX has no transposed convolution of; else cpu)",
+    )  # fmt: skip
     parser.add_argument("--name", help="the engine's name (default: the directory's)")
     parser.add_argument("--card", type=Path, help="a model card to put into the engine")
     parser.add_argument("--data", default="", help="provenance: what it was trained on")
@@ -77,11 +84,20 @@ def run(arguments: argparse.Namespace) -> None:
             card=arguments.card,
             provenance={name: value for name, value in entries.items() if value},
             calibration=calibration,
+            rewritten_for=_rewritten_for(arguments),
             force=arguments.force,
         )
     _print(arguments, errors)
     if plan_verb.asked(arguments):
         plan_verb.run(arguments, arguments.out)
+
+
+def _rewritten_for(arguments: argparse.Namespace) -> "Target":
+    """What was asked for, else what suits the plans to be built."""
+    if arguments.rewrites is not None:
+        asked: Target = arguments.rewrites
+        return asked
+    return "gpu" if plan_verb.asked(arguments) and arguments.precision != "bf16" else "cpu"
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -100,7 +116,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.lpips_weights is not None and arguments.calibration is None:
         raise InputError("--lpips-weights must go with --calibration DIR, got it alone")
     if arguments.calibration is not None and (arguments.source / engines.MANIFEST).exists():
-        for name in ("name", "card", "data", "licence", "commit"):
+        for name in ("name", "card", "data", "licence", "commit", "rewrites"):
             if getattr(arguments, name):
                 raise InputError(f"--{name} must go with a checkpoint, got it with an engine")
 

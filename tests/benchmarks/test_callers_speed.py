@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from callers import CALLERS, WAYS, measure, opened
 from cpu_backends import EVERY
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -57,3 +58,22 @@ def test_eight_callers_and_one(
         }
     assert len(right) % (2 * calls) == 0
     assert all(right)
+
+
+def test_ways_to_share_the_cores_are_measured_in_turns() -> None:
+    found = measure("onnxruntime", "fp32", turns=1, calls=1)
+    assert tuple(found) == WAYS
+    for by in found.values():
+        assert tuple(by) == CALLERS
+        assert all(value > 0 for both in by.values() for value in both)
+
+
+def test_one_at_a_time_means_pastes_too() -> None:
+    with opened("one at a time", "onnxruntime", "fp32") as session:
+        done = session.complete(np.zeros((64, 64, 3), np.uint8), np.eye(64), k=2)
+        turns = vars(vars(vars(session)["_model"])["_backend"])["_decoder"]._turns
+        places = turns._places
+    with opened("as it is", "onnxruntime", "fp32") as session:
+        same = session.complete(np.zeros((64, 64, 3), np.uint8), np.eye(64), k=2)
+    assert places == 1
+    np.testing.assert_array_equal(done.images, same.images)

@@ -107,6 +107,9 @@ def test_a_folder_keeps_the_cores_busy(
         cpu_ms_a_picture_alone=[round(1e3 * one, 1) for one in alone],
         cpu_ms_a_picture_together=[round(1e3 * own / pictures, 1) for _, own, _ in together],
         share_of_cores_by_cpu_time=[round(one, 3) for one in shares],
+        # apart: how much longer a picture takes beside others, and how long a core had none
+        share_of_cpu_time_alone=[round(stages * pictures / own, 3) for _, own, _ in together],
+        share_of_cores_that_were_ours=[round(own / (cores * wall), 3) for wall, own, _ in together],
         share_of_what_others_left=[round(one, 3) for one in left],
         cores_of_others=[round(others / wall, 2) for wall, _, others in together],
     )

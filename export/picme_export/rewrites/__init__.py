@@ -5,7 +5,7 @@ fit. What each is worth stands in docs/benchmarks.md.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 
@@ -25,15 +25,21 @@ PASSES = {
     "transposed phases": transposed_phases.rewrite,
     "phase heads": phase_heads.rewrite,
 }
+Target = Literal["cpu", "gpu"]
+FOR: dict[Target, tuple[str, ...]] = {"cpu": tuple(PASSES), "gpu": ("pooled convolutions",)}
+"""Which passes a graph goes through: the others take arithmetic apart that a GPU launches whole."""
 
 
-def apply(model: onnx.ModelProto, macs: Callable[[onnx.ModelProto], int]) -> dict[str, Any]:
+def apply(
+    model: onnx.ModelProto, macs: Callable[[onnx.ModelProto], int], target: Target = "cpu"
+) -> dict[str, Any]:
     """Rewrites a model in place.
 
     Args:
         model: An exported graph, metadata stripped.
         macs: Multiply-adds of a model at batch 1 (`graph_shapes.check`), which refuses what no
             engine may have.
+        target: What the graph is to be fast on.
 
     Returns:
         `macs` and `operators`, each [before, after]; `rewrites`, how often each pass that fitted
@@ -41,9 +47,9 @@ def apply(model: onnx.ModelProto, macs: Callable[[onnx.ModelProto], int]) -> dic
     """
     before, operators = macs(model), len(model.graph.node)
     done = {}
-    for name, rewrite in PASSES.items():
+    for name in FOR[target]:
         graph = Graph(model)
-        if count := rewrite(graph):
+        if count := PASSES[name](graph):
             graph.finish()
             done[name] = count
     return {

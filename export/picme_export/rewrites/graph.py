@@ -165,6 +165,7 @@ class Graph:
 
     def _name(self, hint: str) -> str:
         known = {name for node in self._nodes for name in node.output} | set(self._weights)
+        known |= {node.name.removeprefix("node_") for node in self._nodes}  # they keep theirs
         while (name := f"{hint.lower()}_r{self._fresh}") in known:
             self._fresh += 1
         self._fresh += 1

@@ -49,6 +49,8 @@ def _splits(graph: Graph, node: onnx.NodeProto) -> bool:
         return attributes_of(node).get("group", 1) == 1 and graph.weight(node.input[1]) is not None
     if node.op_type == "InstanceNormalization":
         return all(graph.weight(name) is not None for name in node.input[1:])
+    if node.op_type == "Slice":  # an engine's takes sides alone
+        return True
     return node.op_type == "LeakyRelu"
 
 
@@ -68,11 +70,13 @@ def _split_conv(graph: Graph, conv: onnx.NodeProto, parts: list[str]) -> str:
 
 
 def _split_channelwise(graph: Graph, node: onnx.NodeProto, parts: list[str]) -> str:
-    weights = [graph.weight(name) for name in node.input[1:]]
+    norm = node.op_type == "InstanceNormalization"
+    weights = [graph.weight(name) for name in node.input[1:] if norm]
     at, made = 0, []
     for part in parts:
         wide = graph.channels(part)
         more = [graph.keep(np.asarray(w)[at : at + wide]) for w in weights]
+        more = more if norm else list(node.input[1:])
         about = attributes_of(node)
         made.append(graph.put(node.op_type, [part, *more], **about))  # type: ignore[arg-type]
         at += wide
