@@ -6,7 +6,6 @@ coarser one's colour. A few means over 3 x 3 there, known places held, come near
 an inpainting by diffusion would converge to, at a hundredth of the steps.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
