@@ -58,6 +58,7 @@ def test_every_measure_is_there_for_the_model_and_those_of_one_result_for_the_ba
     assert list(found.columns) == ["original", "model", "telea", "mean"]
     assert found.columns["model"].keys() == report.MEASURES.keys()
     of_pairs = {"pairwise", "std", "LPIPS_pairs", "DIV_FID"}
+    of_pairs |= {"PSNR_averaged", "SSIM_averaged"}
     for name in ("telea", "mean"):
         assert found.columns[name].keys() == report.MEASURES.keys() - of_pairs
     assert found.columns["original"].keys() == {"seam", "patches", "FID", "KID"}

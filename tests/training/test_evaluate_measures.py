@@ -34,6 +34,17 @@ def test_psnr_and_mae_are_those_of_the_formulas_over_the_hole_and_over_all(case)
     assert found["PSNR"] == pytest.approx(found["PSNR_hole"] - 10 * math.log10(share), rel=1e-5)
 
 
+def test_the_mean_of_results_is_measured_as_one_result_is(case):
+    results, original, hole = case
+    mean = (results.double().sum(0) / 3).round()
+    error = ((mean - original)[:, hole] / 255).square().mean()
+    found = measures.averaged(*case)
+    assert found["PSNR_averaged"] == pytest.approx(-10 * math.log10(error), rel=1e-5)
+    assert found["PSNR_averaged"] > measures.fidelity(*case)["PSNR_hole"] + 1
+    one = measures.fidelity(mean[None].to(torch.uint8), original, hole)
+    assert found["SSIM_averaged"] == one["SSIM"]
+
+
 def test_ssim_is_scikit_image_s_away_from_the_picture_s_border(case):
     """There windows reach over it: torchmetrics mirrors, scikit-image leaves them out."""
     from skimage.metrics import structural_similarity

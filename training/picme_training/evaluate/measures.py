@@ -107,6 +107,17 @@ def spread_in_hole(results: Tensor, hole: Tensor) -> float:
     return float(results.float().std(0, correction=0)[:, hole].mean())
 
 
+def averaged(results: Tensor, original: Tensor, hole: Tensor) -> dict[str, float]:
+    """PSNR in the hole, in dB, and SSIM of the mean of k results, rounded to bytes.
+
+    A draw from the exact posterior has twice the mean squared error of the posterior's mean (Blau
+    and Michaeli 2018), 3 dB: this is what compares with a completer that gives one blurred answer.
+    """
+    mean = results.float().mean(0, keepdim=True).round().to(results.dtype)
+    found = fidelity(mean, original, hole)
+    return {"PSNR_averaged": found["PSNR_hole"], "SSIM_averaged": found["SSIM"]}
+
+
 def changed(results: Tensor, original: Tensor, hole: Tensor) -> float:
     """Known pixels that differ from the original, of the result with the most: 0 is promised."""
     return float((results != original).any(1)[:, ~hole].sum(1).max())
@@ -126,6 +137,7 @@ def of_pixels(results: Tensor, original: Tensor, hole: Tensor) -> dict[str, floa
     if len(results) > 1:
         found["pairwise"] = pairwise_difference(in_network(results)[None], hole[None, None].float())
         found["std"] = spread_in_hole(results, hole)
+        found |= averaged(results, original, hole)
     return found
 
 

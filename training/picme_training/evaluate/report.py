@@ -24,6 +24,8 @@ MEASURES = {
     "PSNR_hole": Measure("PSNR in the hole", "dB", "up"),
     "SSIM": Measure("SSIM", "", "up"),
     "SSIM_hole": Measure("SSIM in the hole", "", "up"),
+    "PSNR_averaged": Measure("PSNR in the hole, mean of the results", "dB", "up"),
+    "SSIM_averaged": Measure("SSIM, mean of the results", "", "up"),
     "MAE": Measure("MAE", "of 1", "down"),
     "MAE_hole": Measure("MAE in the hole", "of 1", "down"),
     "LPIPS": Measure("LPIPS to the original", "", "down"),
