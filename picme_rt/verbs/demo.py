@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", type=Path, default=Path("demo"), help="folder (default: demo)"
     )
     parser.add_argument("-k", type=int, default=6, help="number of results (default: 6)")
-    parser.add_argument("--seed", type=int, default=0, help="0 to 2**64 - 1 (default: 0)")
+    parser.add_argument("--seed", type=int, default=1, help="0 to 2**64 - 1 (default: 1)")
     parser.add_argument(
         "--engine", type=Path, default=DEFAULT_ENGINE,
         help=f"the engine's directory (default: {DEFAULT_ENGINE})",
