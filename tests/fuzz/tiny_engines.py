@@ -106,7 +106,7 @@ def _encoder(table, primitives, *, z_m):
     x = g.put("LeakyRelu", x, alpha=0.1)
     g.put("Tanh", x, out="f_0")
     small = g.put("AveragePool", x, kernel_shape=[4, 4], strides=[4, 4], count_include_pad=1)
-    row = g.reshape(small, -1, 16)
+    row = g.reshape(g.put("Div", small, g.real(1.25)), -1, 16)
     if z_m:
         g.put("LogSoftmax", g.gemm(row, 16, primitives), out="log_alpha", axis=-1)
         g.put("Tanh", g.gemm(row, 16, LATENT, bias=False), out="z_m")
