@@ -77,17 +77,18 @@ class Residual(nn.Module):
 class Encoder(nn.Module):
     """(B, C, S, S) -> maps at 32x32, 16x16 and 8x8; before them those of finer places.
 
-    With `detail` that is a map of 64x64; with `fill`, before it, what is pasted at S x S.
+    With `detail` that is a map of 64x64; with `push_pull`, before it, what is
+    pasted at S x S.
     Both lie folded, r x r of their places as r r channels of one: the decoder crops them as it
     crops the map of 32x32, and unfolds what is left.
     """
 
-    def __init__(self, size: int, inputs: int, *, detail: bool = False, fill: bool = False):
+    def __init__(self, size: int, inputs: int, *, detail: bool = False, push_pull: bool = False):
         super().__init__()
         self.unshuffle = size // 32
-        seen = inputs + 4 if fill else inputs
+        seen = inputs + 4 if push_pull else inputs
         self.detail = _conv(seen * self.unshuffle**2 // 4, DETAIL) if detail else None
-        self.block64 = Residual(DETAIL) if fill else None
+        self.block64 = Residual(DETAIL) if push_pull else None
         self.enter = _conv(inputs * self.unshuffle**2, WIDTHS[32])
         self.block32 = Residual(WIDTHS[32])
         self.down16 = _conv(WIDTHS[32], WIDTHS[16], 4, 2)
@@ -97,7 +98,7 @@ class Encoder(nn.Module):
         self.shapes: list[tuple[int, ...]] = [(WIDTHS[s], s, s) for s in (32, 16, 8)]
         if detail:
             self.shapes.insert(0, (4 * DETAIL, 32, 32))
-        if fill:
+        if push_pull:
             self.shapes.insert(0, (6 * self.unshuffle**2, 32, 32))
 
     def forward(
@@ -111,6 +112,8 @@ class Encoder(nn.Module):
         filled: tuple[Tensor, ...] = ()
         if smooth is not None and near is not None:
             x = torch.cat([x, smooth, near], dim=1)
+            # 1 - near three times: an engine's Split gives equal parts alone. Folded in two steps,
+            # as the decoder unfolds it in two, with a crop between them
             paste = torch.cat([near * smooth, *[1 - near] * 3], dim=1)
             filled = (F.pixel_unshuffle(F.pixel_unshuffle(paste, self.unshuffle // 2), 2),)
         # One filter for all places of 64x64: a filter for each of four would print its grid

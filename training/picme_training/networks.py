@@ -297,7 +297,7 @@ class Picme(nn.Module):
         encoder: PicEncoder | compact.Encoder
         if config.preset == "cats":
             encoder = compact.Encoder(
-                config.size, inputs, detail=config.detail, fill=config.push_pull
+                config.size, inputs, detail=config.detail, push_pull=config.push_pull
             )
             self.latent_dim = compact.LATENT
         else:
