@@ -271,17 +271,18 @@ WEIGHTED = LossConfig(
     match=0.3,
     adversarial=0.05,
     perceptual=0.6,
+    rim=0.8,
 )
 
 
 def test_the_loss_is_the_sum_of_weights_times_terms(setting):
     made = setting.run(WEIGHTED)
     kls = {"L_BM", "KL_c", "KL_m", "KL_match"}
-    assert set(made.terms) == {"L_F", *kls, "L1", "L1_known", "L_A", "LPIPS"}
+    assert set(made.terms) == {"L_F", *kls, "L1", "L1_known", "L1_rim", "L_A", "LPIPS"}
     t = {name: value.item() for name, value in made.terms.items()}
     expected = 1.3 * t["L_F"] + 0.7 * t["L_BM"] + 0.4 * t["KL_c"] + 0.2 * t["KL_m"]
     expected += t["L1"] + t["L1_known"] + 0.05 * t["L_A"] + 0.6 * t["LPIPS"]
-    expected += 0.3 * t["KL_match"]
+    expected += 0.3 * t["KL_match"] + 0.8 * t["L1_rim"]
     assert made.loss.item() == pytest.approx(expected, rel=1e-5)
     assert not any(value.requires_grad for value in made.terms.values())
 
@@ -296,6 +297,7 @@ def test_the_terms_are_the_equations_on_the_pictures_of_the_pass(cats):
     expected = {
         "L1": losses.reconstruction([one], cats.image),
         "L1_known": losses.known_reconstruction([inferred], cats.image, known),
+        "L1_rim": losses.rim_reconstruction(inferred, cats.image, cats.hole),
         "L_A": losses.adversarial(
             *(cats.judge(i, cats.hole)[0] for i in (one, inferred, cats.image))
         ),
@@ -308,7 +310,9 @@ def test_the_terms_are_the_equations_on_the_pictures_of_the_pass(cats):
         assert made.terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
 
 
-@pytest.mark.parametrize(("weight", "term"), [("perceptual", "LPIPS"), ("match", "KL_match")])
+@pytest.mark.parametrize(
+    ("weight", "term"), [("perceptual", "LPIPS"), ("match", "KL_match"), ("rim", "L1_rim")]
+)
 def test_an_extra_term_is_there_only_with_a_weight(setting, weight, term):
     assert term not in setting.run().terms
     assert setting.run(**{weight: 1}).terms[term] > 0

@@ -45,7 +45,7 @@ def test_every_value_survives_the_round_trip():
     run = RunConfig(
         NetworkConfig("cats", 256, 3, False, True, True, True, True),
         ScheduleConfig(7, 2, 1e-3, 2e-3, 0.5, 0.9, 0.25, 0.5, 3, "bf16", 11),
-        LossConfig(2, 3, 4, 5, 6, "forward", 0.5, 7, 8, 3, "draw", True, True),
+        LossConfig(2, 3, 4, 5, 6, "forward", 0.5, 7, 8, 0.3, 3, "draw", True, True),
         MaskConfig(1, 2, 3, 4),
         AugmentConfig(False, 0.5, 0.2),
         "free",
@@ -158,6 +158,7 @@ def test_a_value_of_another_type_is_refused(table, key, value, kind):
         ("augment", "zoom", 0.0),
         ("augment", "zoom", 1.1),
         ("loss", "shift", -1),
+        ("loss", "rim", -0.1),
         ("augment", "colour", -0.1),
         ("augment", "colour", 1.0),
     ],

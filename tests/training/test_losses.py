@@ -1,5 +1,7 @@
 """Every equation against loops over pictures, primitives and pixels, from the paper's text."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -255,6 +257,50 @@ def test_known_reconstruction_ignores_every_hole_pixel_of_both_pictures():
     changed = [p.detach().clone() for p in pictures]
     changed[1][(known == 0).expand(1, 3, -1, -1)] = -1
     assert torch.equal(losses.known_reconstruction(changed, other, known), before)
+
+
+@pytest.fixture
+def holes():
+    """One at the border of the picture, one square, and nothing but hole."""
+    hole = torch.zeros(3, 1, 64, 64, dtype=torch.float64)
+    hole[0, :, 10:30, :7] = 1
+    hole[1, :, 16:48, 16:48] = 1
+    hole[2] = 1
+    return hole
+
+
+def test_rim_reconstruction_weighs_a_hole_pixel_by_its_distance_to_the_nearest_known_one(holes):
+    original, pictures = pixels(0, 3, 3, 64, 64), pixels(1, 3, 3, 64, 64)
+    total = weights = 0.0
+    for b in range(3):
+        inside = holes[b, 0].numpy() == 1
+        steps = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_C, 3)
+        for y, x in np.argwhere(inside):
+            if not (steps[y, x] <= 8 and b < 2):
+                continue  # 4 RIM of the side; of the third picture nothing is known
+            weight = np.exp(-steps[y, x] / 2)
+            total += weight * (pictures[b, :, y, x] - original[b, :, y, x]).abs().sum().item()
+            weights += 3 * weight
+    found = losses.rim_reconstruction(pictures, original, holes)
+    assert found.item() == pytest.approx(total / weights, rel=1e-6)
+
+
+def test_rim_reconstruction_ignores_known_pixels_and_the_middle_of_a_hole(holes):
+    original = pixels(0, 3, 3, 64, 64)
+    pictures = pixels(1, 3, 3, 64, 64).requires_grad_()
+    losses.rim_reconstruction(pictures, original, holes).backward()
+    reached = (pictures.grad != 0).any(1)
+    assert not (reached & (holes[:, 0] == 0)).any()
+    assert not reached[1, 24:40, 24:40].any()
+    assert reached[1, 16:48, 16:24].all()
+
+
+def test_rim_reconstruction_of_holes_without_a_rim_is_zero():
+    everything = torch.ones(1, 1, 64, 64)
+    found = losses.rim_reconstruction(
+        torch.ones(1, 3, 64, 64), torch.zeros(1, 3, 64, 64), everything
+    )
+    assert found.item() == 0
 
 
 def test_a_coarse_pixel_is_known_only_where_all_pixels_under_it_are():

@@ -127,6 +127,12 @@ def generator_pass(
             known.repeat(ways - 1, 1, 1, 1),
         ),
     }
+    if config.rim > 0:
+        terms["L1_rim"] = losses.rim_reconstruction(
+            pictures[-1][batch:],
+            image.repeat(ways - 1, 1, 1, 1),
+            hole.repeat(ways - 1, 1, 1, 1),
+        )
     if config.match > 0:
         terms["KL_match"] = kl(z_c, fitted.primitive(j).detach()).mean()
     if encoding.z_m is not None:
@@ -156,6 +162,7 @@ def generator_pass(
         "KL_m": config.elbo,
         "L1": 1.0,
         "L1_known": 1.0,
+        "L1_rim": config.rim,
         "L_A": config.adversarial,  # Eq. 8: L_C = L_R + lambda_A L_A
     }
     if config.perceptual > 0:

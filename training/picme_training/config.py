@@ -87,6 +87,8 @@ class LossConfig:
         losers: Share of Eq. 5 that goes to the primitives that did not win; 0 is the paper.
         adversarial: lambda_A of Eq. 8.
         perceptual: Weight of LPIPS between the reconstruction and the picture; 0 is the paper.
+        rim: Weight of the L1 of inferred pictures in the hole, falling with the distance to what is
+            known (`losses.rim_reconstruction`); 0 is the paper.
         shift: Most pixels by which a picture is moved before D and LPIPS see it; 0 moves none.
         decoded: Which inferred z_c is decoded for the known-pixel and adversarial terms: the `best`
             primitive (the paper), one `draw` from alpha, or `both` (method.md 12).
@@ -105,6 +107,7 @@ class LossConfig:
     losers: float = 0.05
     adversarial: float = 0.05
     perceptual: float = 0.0
+    rim: float = 0.0
     shift: int = 0
     decoded: Decoded = "both"
     composite: bool = False
@@ -125,6 +128,7 @@ class LossConfig:
             "match",
             "adversarial",
             "perceptual",
+            "rim",
             "shift",
         ):
             if getattr(self, name) < 0:
