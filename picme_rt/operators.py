@@ -214,6 +214,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "Shape": layout.shape,
     "Slice": layout.slice_,
     "Softmax": _softmax,
+    "SpaceToDepth": layout.space_to_depth,
     "Split": layout.split,
     "Sub": _elementwise,
     "Tanh": _unary,

@@ -136,3 +136,14 @@ def depth_to_space(call: Call) -> Results:
         raise EngineError(f"it needs (B, C, h, w) with C a multiple of {block**2}, got {x.shape}")
     batch, channels, height, width = x.shape
     return Results([Value("float32", (batch, channels // block**2, block * height, block * width))])
+
+
+def space_to_depth(call: Call) -> Results:
+    """SpaceToDepth: (B, C, b h, b w) -> (B, b b C, h, w), the place in the block outermost."""
+    (x,) = call.inputs("float32")
+    block = call.integer("blocksize", None, 1, 64)
+    if len(x.shape) != 4 or x.shape[2] % block or x.shape[3] % block:
+        raise EngineError(f"it needs (B, C, h, w) with sides that {block} divides, got {x.shape}")
+    batch, channels, height, width = x.shape
+    shape = (batch, channels * block**2, height // block, width // block)
+    return Results([Value("float32", shape)])

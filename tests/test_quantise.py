@@ -229,7 +229,9 @@ def test_openvino_runs_the_convolutions_in_int8(made):
     engine = engines.load(made)
     core = openvino.Core()
     model = core.read_model(engine.read("int8/decoder.onnx"), b"")
-    model.reshape({t.name: [1, *t.shape] for t in engine.tables.decoder.inputs if t.batched})
+    taken = {port.any_name for port in model.inputs}  # not `hole`: the decoder of cats needs none
+    inputs = [t for t in engine.tables.decoder.inputs if t.batched and t.name in taken]
+    model.reshape({t.name: [1, *t.shape] for t in inputs})
     compiled = core.compile_model(
         model, "CPU", {"INFERENCE_PRECISION_HINT": openvino.Type.f32, "PERF_COUNT": True}
     )

@@ -77,6 +77,7 @@ def normal(*shape):
         ),
         ("DepthToSpace", (normal(2, 12, 3, 2),), {"blocksize": 2, "mode": "DCR"}),
         ("DepthToSpace", (normal(2, 12, 3, 2),), {"blocksize": 2, "mode": "CRD"}),
+        ("SpaceToDepth", (normal(2, 3, 6, 4),), {"blocksize": 2}),
         ("Gather", (normal(2, 3, 4), row(-1, 0)), {"axis": 1}),
         ("Gather", (normal(2, 3, 4), np.array(-1)), {"axis": 2}),
         ("Pad", (normal(2, 3, 4), row(1, 0, 2, 0, 2, 1)), {"mode": "reflect"}),

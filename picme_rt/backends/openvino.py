@@ -91,9 +91,11 @@ def _runners(
     streams = max(1, choices.cores() // threads)
     try:
         model = core.read_model(graph.content, b"")
-        model.reshape(
-            {t.name: [batch, *t.shape] if t.batched else [*t.shape] for t in graph.table.inputs}
-        )
+        shapes = {
+            t.name: [batch, *t.shape] if t.batched else [*t.shape] for t in graph.table.inputs
+        }
+        taken = {port.any_name for port in model.inputs}  # it drops what no operator takes
+        model.reshape({name: shape for name, shape in shapes.items() if name in taken})
         compiled = core.compile_model(
             model,
             "CPU",
@@ -114,19 +116,22 @@ def _runners(
         ) from exc
     if (got := compiled.get_property("INFERENCE_PRECISION_HINT")) != kind:
         raise UnavailableError(f"OpenVINO computes in {got} here, {kind} was asked for")
-    return lambda: _Runner(compiled, graph.table, batch)
+    return lambda: _Runner(compiled, graph.table, batch, taken)
 
 
 class _Runner:
     """See `Runner`: the buffers as tensors of one infer request."""
 
-    def __init__(self, compiled: "openvino.CompiledModel", table: Graph, batch: int):
+    def __init__(
+        self, compiled: "openvino.CompiledModel", table: Graph, batch: int, taken: set[str]
+    ):
         import openvino
 
         self.inputs, self.outputs = buffers(table.inputs, batch), buffers(table.outputs, batch)
         self._request = compiled.create_infer_request()
         self._largest = self.outputs.get("picture")
-        for name, array in (self.inputs | self.outputs).items():
+        entered = {name: array for name, array in self.inputs.items() if name in taken}
+        for name, array in (entered | self.outputs).items():
             self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
 
     def narrow(self, height: int, width: int) -> None:

@@ -237,6 +237,18 @@ def _depth_to_space(node: Node, how: How) -> Run:
     return run
 
 
+def _space_to_depth(node: Node, how: How) -> Run:
+    block = _number(node, "blocksize", 1)
+
+    def run(x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        x = x.reshape(batch, channels, height // block, block, width // block, block)
+        x = x.permute(0, 3, 5, 1, 2, 4)
+        return x.reshape(batch, channels * block**2, height // block, width // block)
+
+    return run
+
+
 def _quantize(node: Node, how: How) -> Run:
     # halves to even, as ONNX says; the levels stay whole floats, and exact in every type
     return lambda x, scale, zero: (x.float() / scale).round().clamp(-128, 127)
@@ -310,6 +322,7 @@ MAKERS: dict[str, Callable[[Node, How], Run]] = {
     "Shape": _shape,
     "Slice": _slice,
     "Softmax": _softmax(F.softmax),
+    "SpaceToDepth": _space_to_depth,
     "Split": _split,
     "Sub": _plain(torch.sub),
     "Tanh": _plain(torch.tanh),

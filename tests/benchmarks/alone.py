@@ -18,13 +18,14 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 K = 6
 sys.path.append(str(Path(__file__).parents[1]))  # cpu_backends.py
 TORCH = ("reference loop", "torch, folded", "plain export")
-ENGINES = ("picme", "cats")
+ENGINES: tuple[Literal["picme", "cats"], ...] = ("picme", "cats")
 
 
 def call_of(case: str, root: Path, size: int) -> Callable[[], object]:
@@ -40,11 +41,11 @@ def call_of(case: str, root: Path, size: int) -> Callable[[], object]:
         engine, backend, precision = case.split(", ")
         session = picme_rt.Session(root / engine, backend=backend, precision=precision)
         return functools.partial(session.complete, image, hole, k=K)
-    from contestants import one_by_one, plain_export, tiles
+    from contestants import one_by_one, plain_export, random_network, tiles
 
     from picme_training.networks import fold
 
-    model, given = network("picme", size), (*tiles(size), K)
+    model, given = random_network("picme", size), (*tiles(size), K)
     if case == "reference loop":
         return lambda: one_by_one(model, *given)
     if case == "torch, folded":
@@ -52,25 +53,14 @@ def call_of(case: str, root: Path, size: int) -> Callable[[], object]:
     return functools.partial(plain_export(fold(model), root), *given)
 
 
-def network(preset: str, size: int):  # type: ignore[no-untyped-def]  # torch comes in late
-    """A preset with random weights."""
-    import torch
-
-    from picme_training.config import NetworkConfig
-    from picme_training.networks import Picme
-
-    torch.manual_seed(0)
-    return Picme(NetworkConfig(preset, size, 6)).eval()
-
-
 def engines(root: Path, size: int, calibration: Path | None) -> list[str]:
     """Writes both presets as engines; every case that they and this machine have."""
-    from contestants import runnable
+    from contestants import random_network, runnable
 
     from picme_export import export, variant
 
     for preset in ENGINES:
-        export.write(network(preset, size), root / preset, name=preset)
+        export.write(random_network(preset, size), root / preset, name=preset)
     if calibration is not None:
         given = variant.Calibration(calibration)
         variant.extend(root / "picme", root / "picme", given, force=True)

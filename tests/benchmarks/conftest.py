@@ -4,17 +4,18 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
-from contestants import SHIPPED, Network
+from contestants import SHIPPED, Network, random_network
 
 import picme_rt
 from picme_rt import choices
 from picme_rt.speed import peaks
-from picme_training.config import NetworkConfig
-from picme_training.networks import Picme, fold
+from picme_training.networks import fold
+
+Name = Literal["picme", "cats", "cats128"]
 
 
 @pytest.fixture(scope="session")
@@ -54,22 +55,18 @@ def network(
     nothing is timed the presets are of 64x64.
     """
 
-    def random(preset: str, size: int) -> Picme:
-        torch.manual_seed(0)
-        return Picme(NetworkConfig(preset, size, 6)).eval()
-
     @functools.cache
-    def make(name: str) -> Network:
+    def make(name: Name) -> Network:
         if name == "cats128":
-            return Network(SHIPPED, fold(random("cats", 128)), random("cats", 128))
+            return Network(SHIPPED, fold(random_network("cats", 128)), random_network("cats", 128))
         if not is_timed:
             done = exported(name)
             return Network(done.path, done.model, tiny_model(name))
         from picme_export import export
 
-        model, path = random(name, 256), tmp_path_factory.mktemp("engines") / name
+        model, path = random_network(name, 256), tmp_path_factory.mktemp("engines") / name
         export.write(model, path, name=f"{name}256")  # folds it
-        return Network(path, model, random(name, 256))
+        return Network(path, model, random_network(name, 256))
 
     return make
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from picme_rt import backends, kernels
 from picme_rt import engine as engines
+from picme_training.config import NetworkConfig, Preset
 from picme_training.networks import Picme
 
 SHIPPED = Path(__file__).parents[2] / "engines" / "cats128"
@@ -37,6 +38,13 @@ class Network(NamedTuple):
     engine: Path
     folded: Picme
     live: Picme
+
+
+def random_network(preset: Preset, size: int) -> Picme:
+    """A preset as it is shipped, with random weights."""
+    fine = preset == "cats" and size > 64
+    torch.manual_seed(0)
+    return Picme(NetworkConfig(preset, size, 6, detail=fine, push_pull=fine)).eval()
 
 
 def runnable(engine: Path) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
+from contestants import random_network
 from cpu_backends import LIBRARIES
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -15,8 +15,7 @@ from picme_rt.backends import onnxruntime, openvino
 from picme_rt.backends.graphs import Checked, Graphs
 from picme_rt.choices import Settings
 from picme_rt.turns import Turns
-from picme_training.config import NetworkConfig
-from picme_training.networks import Picme, fold
+from picme_training.networks import fold
 
 TURNS = 25
 LOADERS = {"onnxruntime": onnxruntime.load, "openvino": openvino.load}
@@ -27,8 +26,7 @@ def both(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, is_timed: bool
 ) -> list[Graphs]:
     """Plain and rewritten graphs of one network with random weights: 256x256, else 64x64."""
-    torch.manual_seed(0)
-    model = fold(Picme(NetworkConfig(request.param, 256 if is_timed else 64, 6)))
+    model = fold(random_network(request.param, 256 if is_timed else 64))
     tables, place = graphs.tables_of(model), tmp_path_factory.mktemp(request.param)
     found = []
     for rewrite in (False, True):

@@ -105,7 +105,8 @@ def _encoder(table, primitives, *, z_m):
     x = g.conv(seen, 4, 4, 3, strides=[2, 2], pads=[1, 1, 1, 1], dilations=[1, 1])
     x = g.put("LeakyRelu", x, alpha=0.1)
     g.put("Tanh", x, out="f_0")
-    small = g.put("AveragePool", x, kernel_shape=[4, 4], strides=[4, 4], count_include_pad=1)
+    deep = g.put("SpaceToDepth", x, blocksize=2)
+    small = g.put("AveragePool", deep, kernel_shape=[4, 4], strides=[4, 4], count_include_pad=1)
     row = g.reshape(g.put("Div", small, g.real(1.25)), -1, 16)
     if z_m:
         g.put("LogSoftmax", g.gemm(row, 16, primitives), out="log_alpha", axis=-1)

@@ -183,7 +183,7 @@ def test_the_pass_decodes_the_reconstruction_and_what_it_is_told(setting, decode
 def expected_picture(setting, z_c):
     """g(z_m, z_c) for the setting's noise, by hand."""
     model = setting.model
-    encoding = model.encoding(model.features(setting.image, setting.hole))
+    encoding = model.encoding(model.features(setting.image, setting.hole), setting.hole)
     z_m = None if encoding.z_m is None else encoding.z_m.sample(setting.noise.z_m)
     return model.decode(z_c, z_m, encoding.features, setting.hole)[-1]
 

@@ -84,7 +84,7 @@ def generator_pass(
     batch = len(image)
     # Line 1: encode I_m and I_c with the one shared f, in one forward (method.md 8)
     features = model.features(torch.cat([image, image]), torch.cat([hole, 1 - hole]))
-    encoding = model.encoding(tuple(feature[:batch] for feature in features))
+    encoding = model.encoding(tuple(feature[:batch] for feature in features), hole)
     z_c = model.posterior(tuple(feature[batch:] for feature in features))
 
     # Lines 2-4: L_GMM reaches the mixture alone; z_c and z_m stand still (method.md 5)

@@ -77,10 +77,8 @@ class Residual(nn.Module):
 class Encoder(nn.Module):
     """(B, C, S, S) -> maps at 32x32, 16x16 and 8x8; before them those of finer places.
 
-    With `detail` that is a map of 64x64; with `push_pull`, before it, what is
-    pasted at S x S.
-    Both lie folded, r x r of their places as r r channels of one: the decoder crops them as it
-    crops the map of 32x32, and unfolds what is left.
+    With `detail` that is a map of 64x64; with `push_pull`, before it, what is pasted at S x S,
+    folded to 32x32. `shapes` are those of the maps as `Decoder.prepared` leaves them.
     """
 
     def __init__(self, size: int, inputs: int, *, detail: bool = False, push_pull: bool = False):
@@ -120,11 +118,11 @@ class Encoder(nn.Module):
         detail = self.detail(F.pixel_unshuffle(x, self.unshuffle // 2))
         if self.block64 is not None:
             detail = self.block64(detail)
-        return *filled, F.pixel_unshuffle(detail, 2), f32, f16, f8
+        return *filled, detail, f32, f16, f8
 
 
 class Decoder(nn.Module):
-    """z, z_m, the maps of I_m and the hole -> one picture (B, 3, S, S)."""
+    """z, z_m and the maps of I_m, `prepared` -> one picture (B, 3, S, S)."""
 
     SEED = 16  # channels of the 8x8 map drawn from the style
 
@@ -160,32 +158,48 @@ class Decoder(nn.Module):
         with torch.no_grad():
             self.colours.weight.mul_(0.3)  # start inside of tanh's flat ends
 
+    def prepared(self, features: tuple[Tensor, ...], hole: Tensor) -> tuple[Tensor, ...]:
+        """What I_m adds to the decoder's maps: the same for all completions, so computed once.
+
+        What is finer than 32x32 lies folded, r x r of its places as r r channels of one: the
+        decoder crops it as it crops the map of 32x32, and unfolds what is left.
+        """
+        *finer, f32, f16, f8 = features
+        added: list[Tensor] = []
+        for feature, skip in zip((f8, f16, f32), self.skip, strict=True):
+            side = feature.shape[-1]
+            if side > 8:
+                feature = feature * F.avg_pool2d(1 - hole, hole.shape[-1] // side)
+            added.insert(0, skip(feature))
+        if self.detail is None:
+            return tuple(added)
+        *filled, detail = finer
+        detail = self.detail(F.leaky_relu(detail, SLOPE))
+        return *filled, F.pixel_unshuffle(detail, 2), *added
+
     def forward(
         self,
         z_c: Tensor,
         z_m: Tensor,
-        features: tuple[Tensor, ...],
+        prepared: tuple[Tensor, ...],
         hole: Tensor,
         crop: Cropping = whole,
     ) -> list[Tensor]:
-        *finer, f32, f16, f8 = features
+        *finer, f32, f16, f8 = prepared
         style = F.leaky_relu(self.style(torch.cat([z_m, z_c], dim=1)), SLOPE)
         x = self.seed(style).view(z_c.shape[0], self.SEED, 8, 8)
-        levels = zip((f8, f16, f32), self.enter, self.skip, self.blocks, strict=True)
-        for feature, enter, skip, blocks in levels:
-            side = feature.shape[-1]
-            if side > 8:
+        for added, enter, blocks in zip((f8, f16, f32), self.enter, self.blocks, strict=True):
+            if added.shape[-1] > 8:
                 x = _twice(x)
-                feature = feature * F.avg_pool2d(1 - hole, hole.shape[-1] // side)
-            if side == self.crops[0].side:
-                x, feature = crop(x, 0), crop(feature, 0)
-            x = enter(x) + skip(feature)
+            if added.shape[-1] == self.crops[0].side:
+                x, added = crop(x, 0), crop(added, 0)
+            x = enter(x) + added
             for block in blocks:  # type: ignore[attr-defined]  # a ModuleList
                 x = block(x, style)
         x = self.grow(F.leaky_relu(crop(_twice(x), 1), SLOPE))
         if self.detail is not None:
             *filled, detail = (crop(F.pixel_shuffle(crop(map_, 0), 2), 1) for map_ in finer)
-            x = x + self.detail(F.leaky_relu(detail, SLOPE))
+            x = x + detail
         if self.fine is not None:
             x = self.fine(x, style)
         colours = self.colours(F.leaky_relu(x, SLOPE))

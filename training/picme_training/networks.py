@@ -277,7 +277,8 @@ class Encoding(NamedTuple):
     """What the picture with its hole says: everything that is computed once for k completions.
 
     Attributes:
-        features: Maps for the decoder, fine to coarse; the last one is f_m.
+        features: Maps for the decoder, fine to coarse: f_m is the last one, or what `cats` makes of
+            it (`compact.Decoder.prepared`).
         z_m: q(z_m|I_m), or None where the latent is spatial (`pic`).
         condition: What the mixture is a function of.
     """
@@ -334,10 +335,13 @@ class Picme(nn.Module):
             return self.encoder(seen, *push_pull.filled(image, hole))
         return self.encoder(seen)
 
-    def encoding(self, features: tuple[Tensor, ...]) -> Encoding:
-        """The latent side of f(I_m)."""
+    def encoding(self, features: tuple[Tensor, ...], hole: Tensor) -> Encoding:
+        """The latent side of f(I_m), and what the decoder takes of it."""
         z_m = None if self.config.preset == "pic" else self.latent.gaussian(features[-1])
-        return Encoding(features, z_m, self.latent.condition(features[-1], z_m))
+        condition = self.latent.condition(features[-1], z_m)
+        if isinstance(self.decoder, compact.Decoder):
+            features = self.decoder.prepared(features, hole)
+        return Encoding(features, z_m, condition)
 
     def posterior(self, features: tuple[Tensor, ...]) -> Gaussian:
         """q(z_c|I_c), (B, D), from f(I_c)."""
@@ -346,7 +350,7 @@ class Picme(nn.Module):
 
     def encode(self, image: Tensor, hole: Tensor) -> tuple[Encoding, Mixture]:
         """Algorithm 2, lines 1-2: the encoding of I_m and its mixture."""
-        encoding = self.encoding(self.features(image, hole))
+        encoding = self.encoding(self.features(image, hole), hole)
         return encoding, self.latent.mixture(encoding.condition)
 
     def decode(

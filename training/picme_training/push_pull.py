@@ -6,6 +6,7 @@ coarser one's colour. A few means over 3 x 3 there, known places held, come near
 an inpainting by diffusion would converge to, at a hundredth of the steps.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,24 +28,26 @@ def filled(image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
         is, both are 0.
     """
     known = 1 - hole
-    maps = [(image * known, known)]
-    while (below := maps[-1])[1].shape[-1] > 1:
-        share = F.avg_pool2d(below[1], 2)
-        several = share.clamp(0.25, 1.0)  # one known pixel of four is enough
-        maps.append((F.avg_pool2d(below[0], 2) / several, share / several))
-    colours, near = maps.pop()
-    for there, known in reversed(maps):
-        colours = _pulled(colours, there, known)
-        near = _pulled(FADE * near, known, known)
-    return colours, near
+    maps = [torch.cat([image * known, known], 1)]  # colours, then what share of them is known
+    while maps[-1].shape[-1] > 1:
+        mean = F.avg_pool2d(maps[-1], 2)
+        several = mean.chunk(4, 1)[3].clamp(0.25, 1.0)  # one known pixel of four is enough
+        maps.append(mean / several)
+    made = maps.pop()
+    fade = torch.tensor([1, 1, 1, FADE], device=hole.device).view(1, 4, 1, 1)
+    for there in reversed(maps):
+        made = _pulled(fade * made, there)
+    *colours, near = made.chunk(4, 1)
+    return torch.cat(colours, 1), near
 
 
-def _pulled(coarse: Tensor, there: Tensor, known: Tensor) -> Tensor:
+def _pulled(coarse: Tensor, there: Tensor) -> Tensor:
     """A map of twice the side: `there` where it is known, elsewhere the coarser one, smoothed."""
+    unknown = 1 - there.chunk(4, 1)[3]
     wide = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
-    made = there + (1 - known) * wide
+    made = there + unknown * wide
     for _ in range(STEPS if made.shape[-1] >= SMALLEST else 0):
-        made = there + (1 - known) * _mean(made)
+        made = there + unknown * _mean(made)
     return made
 
 

@@ -14,6 +14,7 @@ from picme_export.rewrites import (
     late_concat,
     phase_heads,
     pooled_convolutions,
+    space_to_depth,
     transposed_phases,
 )
 from picme_export.rewrites.graph import Graph
@@ -24,6 +25,7 @@ PASSES = {
     "late concat": late_concat.rewrite,
     "transposed phases": transposed_phases.rewrite,
     "phase heads": phase_heads.rewrite,
+    "space to depth": space_to_depth.rewrite,
 }
 Target = Literal["cpu", "gpu"]
 FOR: dict[Target, tuple[str, ...]] = {"cpu": tuple(PASSES), "gpu": ("pooled convolutions",)}
