@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import pty
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image as Pillow
 
 import picme_rt
-from picme_rt import backends, choices, cli, encoded, folder, sheet
+from picme_rt import backends, choices, cli, encoded, files, folder, sheet
 from picme_rt.encoded import Request
 from picme_rt.errors import InputError
 
@@ -407,17 +408,26 @@ def test_pictures_at_once_leave_the_bytes_and_words_of_one_after_the_other(disk,
         assert outcomes(engine, disk / f"at_once_{at_once}", at_once, backend) == want
 
 
-def test_several_pictures_of_a_folder_are_in_work_at_once(disk, picme, monkeypatch):
-    encode, together = picme_rt.Session.encode, threading.Barrier(2)
+def test_two_pictures_of_a_folder_may_wait_for_the_disk_while_the_core_computes(
+    disk, picme, monkeypatch
+):
+    encode, write = picme_rt.Session.encode, files.write_picture
+    begun, third = itertools.count(1), threading.Event()
 
-    def encode_both(*arguments):
-        together.wait(30)  # breaks unless another picture comes as far
+    def encode_counted(*arguments):
+        if next(begun) == 3:
+            third.set()
         return encode(*arguments)
 
-    (disk / "photos" / "b.png").unlink()  # two are left
+    def write_slowly(*arguments):
+        assert third.wait(30)  # the first two write until the third is on its way
+        write(*arguments)
+
     monkeypatch.setattr(choices, "cores", lambda: 1)
-    monkeypatch.setattr(picme_rt.Session, "encode", encode_both)
+    monkeypatch.setattr(picme_rt.Session, "encode", encode_counted)
+    monkeypatch.setattr(files, "write_picture", write_slowly)
     assert picme() == 0
+    assert names(disk / "out") == sorted([*RESULTS, folder.RECORD])
 
 
 def test_a_folder_run_says_with_how_many_threads_and_resumes_with_the_same(disk, picme, capsys):

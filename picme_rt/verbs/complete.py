@@ -179,8 +179,8 @@ def _run_folder(arguments: argparse.Namespace, sessions: Sequence[Session], aske
         folder.begin(out, planned, made_with, force=arguments.force)
     waiting = [task for task in planned if len(task.existing()) < asked.k + 1]
     kept = len(planned) - len(waiting)
-    # one more than can compute: it reads, writes or waits for the disk meanwhile; and two a device
-    at_once = max(choices.cores() // infos[0].threads + 1, 2 * len(sessions))
+    # two more than can compute: they read, write or wait for the disk meanwhile; and two a device
+    at_once = max(choices.cores() // infos[0].threads + 2, 2 * len(sessions))
     outcomes = folder.complete_all(sessions, waiting, asked, keep=arguments.resume, at_once=at_once)
     # smoothing=0: the mean rate; disable=None: no bar where nobody looks
     with (

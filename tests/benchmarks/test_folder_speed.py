@@ -96,7 +96,7 @@ def test_a_folder_keeps_the_cores_busy(
 
         def run() -> None:
             out = tmp_path / f"together_{next(numbers)}"
-            together.append(complete(session, photographs, out, pictures, cores + 1))
+            together.append(complete(session, photographs, out, pictures, cores + 2))
 
         benchmark.pedantic(run, setup=before, rounds=rounds)
     stages = min(alone)
