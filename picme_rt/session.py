@@ -116,6 +116,7 @@ class Session:
             precision=precision,
             threads=threads,
             turns=Turns(choices.cores(), longest),
+            calls=self._calls,
         )
 
     @property
@@ -279,7 +280,8 @@ class Session:
 
         def work(place: int, go_on: GoOn) -> Completions:
             request = Request(k, seeds[place], 0, mode, primitive, temperature, diversity)
-            return self.encode(pictures[place], masks[place]).gather(request, go_on)
+            with self._calls:
+                return self.encode(pictures[place], masks[place]).gather(request, go_on)
 
         at_once = min(_BATCH_AT_ONCE, choices.cores())
         return list(pipeline.in_order(work, range(len(pictures)), at_once=at_once))
