@@ -64,10 +64,10 @@ def measure(
     hole = np.zeros((256, 256), bool)
     hole[64:192, 64:192] = True
 
-    def ask(session: picme_rt.Session, each: int, callers: int) -> None:
+    def ask(session: picme_rt.Session, each: int, callers: int, k: int) -> None:
         def work() -> None:
             for _ in range(each):
-                session.complete(image, hole, k=6)
+                session.complete(image, hole, k=k)
 
         crew = [threading.Thread(target=work) for _ in range(callers)]
         for caller in crew:
@@ -80,10 +80,10 @@ def measure(
         for way in WAYS:
             with opened(way, backend, precision) as session:
                 for callers in CALLERS:
-                    ask(session, 1, callers)  # warms up: the first calls that meet compile
+                    ask(session, 1, callers, 1)  # warms up: the first calls that meet compile
                     each = max(1, calls // callers)
                     began, used = time.perf_counter(), time.process_time()
-                    ask(session, each, callers)
+                    ask(session, each, callers, 6)
                     wall, cpu = time.perf_counter() - began, time.process_time() - used
                     done = callers * each
                     taken.setdefault((way, callers), []).append((done / wall, 1e3 * cpu / done))
