@@ -34,7 +34,7 @@ class Info:
             (`picme bench --tune`), or `default`, the first that is installed.
         device: Where.
         precision: What the decoder is computed in: a variant of the engine, or bf16 made of fp32.
-        threads: Threads that the backend computes with.
+        threads: Threads that the backend computes a lone call with, and every call's bits.
         sampler: `native` (compiled kernels), `ref` (NumPy) or `cuda` (on the GPU): the same bits.
         composite: What pastes the results: one of these, the same bits.
         size: Side of the network's picture in pixels.
@@ -103,7 +103,14 @@ class OnDevice(Protocol):
 
 
 def open_engine(
-    path: Path, *, device: str, backend: str, precision: str, threads: int | None, turns: Turns
+    path: Path,
+    *,
+    device: str,
+    backend: str,
+    precision: str,
+    threads: int | None,
+    turns: Turns,
+    calls: Turns,
 ) -> Model:
     """An engine, opened.
 
@@ -112,8 +119,10 @@ def open_engine(
         device: As `backends.choose` takes it, and so are the next two.
         backend: Likewise.
         precision: Likewise.
-        threads: Threads of one run of the backend; None leaves it to what was chosen.
+        threads: Threads of one run of the backend; None leaves it to what was chosen, and to
+            whether calls meet.
         turns: Who may run on the CPU.
+        calls: Who is in work.
     """
     engine = engines.load(path)
     chosen = backends.choose(engine, backend=backend, device=device, precision=precision)
@@ -125,7 +134,7 @@ def open_engine(
 
         if kernels.cuda_is_built():
             return torch_model.load(engine, chosen)
-    return EngineModel(engine, chosen, turns)
+    return EngineModel(engine, chosen, turns, calls if threads is None else None)
 
 
 def info_of(engine: Engine, chosen: backends.Chosen, *, variant: str, kernel: str) -> Info:
@@ -165,11 +174,16 @@ class EngineModel:
         engine: The engine.
         chosen: How it is opened, and who chose that.
         turns: Who may run.
+        calls: As `backends.load` has it.
     """
 
-    def __init__(self, engine: Engine, chosen: backends.Chosen, turns: Turns):
+    def __init__(
+        self, engine: Engine, chosen: backends.Chosen, turns: Turns, calls: Turns | None = None
+    ):
         self._engine, self._chosen = engine, chosen
-        self._backend: backends.Backend | None = backends.load(engine, chosen.settings, turns)
+        self._backend: backends.Backend | None = backends.load(
+            engine, chosen.settings, turns, calls
+        )
 
     def info(self) -> Info:
         """See `Model.info`."""

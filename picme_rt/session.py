@@ -49,9 +49,10 @@ class Session:
             `auto` is fp32, or what `picme bench --tune --lower` found and nobody sees
             (`picme_rt.quality`).
         threads: Threads that one run of the backend computes with, 1 to 4096; None is what was
-            measured, else one for each physical core. With 1, calls of several threads share the
-            cores best; a single call takes longer. Results may differ in a level with another
-            number, and `info` says it. A GPU computes one call at a time, whatever it is.
+            measured, else one for each physical core, and one a run while as many calls of
+            `complete` are in work as there are cores, where that changes no bit (not on torch).
+            Results may differ in a level with another number, and `info` says it. A GPU computes
+            one call at a time, whatever it is.
         max_wait_ms: Most milliseconds that a run waits for its turn while as many calls compute as
             there are cores; then it goes ahead beside them. None waits, oldest first; 0 never does.
             No result depends on it.
@@ -116,6 +117,7 @@ class Session:
             precision=precision,
             threads=threads,
             turns=Turns(choices.cores(), longest),
+            calls=self._calls,
         )
 
     @property
@@ -279,7 +281,8 @@ class Session:
 
         def work(place: int, go_on: GoOn) -> Completions:
             request = Request(k, seeds[place], 0, mode, primitive, temperature, diversity)
-            return self.encode(pictures[place], masks[place]).gather(request, go_on)
+            with self._calls:
+                return self.encode(pictures[place], masks[place]).gather(request, go_on)
 
         at_once = min(_BATCH_AT_ONCE, choices.cores())
         return list(pipeline.in_order(work, range(len(pictures)), at_once=at_once))

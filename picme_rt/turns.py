@@ -22,6 +22,11 @@ class Turns:
         self._waiting: deque[threading.Lock] = deque()
         self._lock = threading.Lock()
 
+    @property
+    def inside(self) -> int:
+        """Threads that are in now."""
+        return self._inside
+
     def __enter__(self) -> Self:
         with self._lock:
             if self._inside < self._places or self._longest == 0:

@@ -198,13 +198,17 @@ def _allowed(engine: Bundle, one: choices.Measured) -> bool:
     return one.lower and found is not None and found.near
 
 
-def load(engine: Engine, settings: Settings, turns: Turns | None = None) -> Backend:
+def load(
+    engine: Engine, settings: Settings, turns: Turns | None = None, calls: Turns | None = None
+) -> Backend:
     """Loads an engine: its graphs are read and checked here, before any library sees them.
 
     Args:
         engine: The engine.
         settings: How it is opened.
         turns: Who may run; None lets as many calls run as there are cores.
+        calls: Who is in work: where as many are as there are cores, a run on the CPU takes one
+            thread (meeting.py; torch excepted). None leaves `settings.threads` to each.
 
     Raises:
         MissingPackageError: The backend's package is not installed.
@@ -218,11 +222,11 @@ def load(engine: Engine, settings: Settings, turns: Turns | None = None) -> Back
     if settings.backend == "openvino":
         from picme_rt.backends import openvino
 
-        return openvino.load(checked, settings, turns)
+        return openvino.load(checked, settings, turns, calls)
     if settings.backend == "torch":
         from picme_rt.backends import torch
 
         return torch.load(checked, settings, turns)
     from picme_rt.backends import onnxruntime
 
-    return onnxruntime.load(checked, settings, turns)
+    return onnxruntime.load(checked, settings, turns, calls)

@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,16 @@ from picme_rt.choices import Settings
 from picme_rt.errors import ClosedError, EngineError, one_line
 from picme_rt.framing import Box
 from picme_rt.images import Float
-from picme_rt.tensors import Tensor
+from picme_rt.tensors import Graph, Tensor
 from picme_rt.turns import Turns
 from picme_rt.windows import Crop, Windows, windows
+
+
+class Arrays(NamedTuple):
+    """The buffers of one graph, of its largest shapes."""
+
+    inputs: dict[str, NDArray[Any]]
+    outputs: dict[str, NDArray[Any]]
 
 
 class Runner(Protocol):
@@ -30,6 +37,11 @@ class Runner(Protocol):
     def run(self) -> None:
         """Runs the graph; may raise whatever its library raises."""
         ...
+
+
+def arrays(table: Graph, batch: int) -> Arrays:
+    """Buffers for a graph."""
+    return Arrays(buffers(table.inputs, batch), buffers(table.outputs, batch))
 
 
 def buffers(tensors: tuple[Tensor, ...], batch: int) -> dict[str, NDArray[Any]]:

@@ -9,13 +9,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from picme_rt import devices
-from picme_rt.backends import onnxruntime_cuda
+from picme_rt.backends import meeting, onnxruntime_cuda
 from picme_rt.backends.graphs import Checked, Graphs
-from picme_rt.backends.host import HostBackend, Runner, buffers, narrowed
+from picme_rt.backends.host import Arrays, HostBackend, Runner, narrowed
+from picme_rt.backends.meeting import Maker
 from picme_rt.choices import Settings
 from picme_rt.devices import Device
 from picme_rt.errors import EngineError, MissingPackageError, one_line
-from picme_rt.tensors import Graph
 from picme_rt.turns import Turns
 from picme_rt.windows import Crop
 
@@ -26,8 +26,10 @@ _TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _importing = threading.Lock()
 
 
-def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
-    """Loads both graphs.
+def load(
+    graphs: Graphs, settings: Settings, turns: Turns, calls: Turns | None = None
+) -> HostBackend:
+    """Loads both graphs; the arguments are as `backends.load` has them.
 
     Raises:
         MissingPackageError: onnxruntime is not installed, or cannot be imported.
@@ -44,8 +46,8 @@ def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
         settings,
         graphs.variant,
         turns,
-        encoder=_runners(ort, graphs.encoder, 1, settings, ()),
-        decoder=_runners(ort, graphs.decoder, settings.micro_batch, settings, graphs.crops),
+        encoder=_runners(ort, graphs.encoder, 1, settings, (), calls),
+        decoder=_runners(ort, graphs.decoder, settings.micro_batch, settings, graphs.crops, calls),
         crops=graphs.crops if device.kind == "cpu" else (),
     )
 
@@ -64,7 +66,7 @@ def check(device: Device, precision: str) -> None:
 
 def runners(graph: Checked, settings: Settings) -> Callable[[], Runner]:
     """Runners of one graph that is alone in its engine; raises as `load` does."""
-    return _runners(_import(), graph, settings.micro_batch, settings, ())
+    return _runners(_import(), graph, settings.micro_batch, settings, (), None)
 
 
 def _import(device: Device = devices.CPU) -> ModuleType:
@@ -88,28 +90,22 @@ def _import(device: Device = devices.CPU) -> ModuleType:
 
 
 def _runners(
-    ort: ModuleType, graph: Checked, batch: int, settings: Settings, crops: tuple[Crop, ...]
+    ort: ModuleType,
+    graph: Checked,
+    batch: int,
+    settings: Settings,
+    crops: tuple[Crop, ...],
+    calls: Turns | None,
 ) -> Callable[[], Runner]:
     device = devices.parse(settings.device)
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if device.kind == "cuda":
-        providers = onnxruntime_cuda.providers(device, graph.table)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised, not printed as well
-    options.use_deterministic_compute = device.kind == "cuda"  # the CPU is so anyway
-    options.intra_op_num_threads = settings.threads  # said as a number, they are not tied to cores
-    # idle threads that spin fight with NumPy's between two decodes (docs/decisions.md)
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    options.add_session_config_entry("session.strict_shape_type_inference", "1")
-    try:
-        session = ort.InferenceSession(
-            graph.content, options, providers=providers, enable_fallback=0
-        )
-    except Exception as exc:  # ONNX Runtime's own errors share no public base but Exception
-        raise EngineError(f"{graph.path} is no graph that runs: {one_line(exc)}") from exc
     if device.kind == "cpu":
-        return lambda: _Runner(ort, session, graph.table, batch)
+
+        def compiled(threads: int) -> Maker:
+            session = _session(ort, graph, device, threads)
+            return lambda given: _Runner(ort, session, given)
+
+        return meeting.runners(graph.table, batch, settings.threads, compiled, calls)
+    session = _session(ort, graph, device, settings.threads)
     onnxruntime_cuda.check_taken(session, device)
     numbers = itertools.count(1)
     return lambda: onnxruntime_cuda.CudaRunner(
@@ -117,13 +113,34 @@ def _runners(
     )
 
 
+def _session(
+    ort: ModuleType, graph: Checked, device: Device, threads: int
+) -> "onnxruntime.InferenceSession":
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.kind == "cuda":
+        providers = onnxruntime_cuda.providers(device, graph.table)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised, not printed as well
+    options.use_deterministic_compute = device.kind == "cuda"  # the CPU is so anyway
+    options.intra_op_num_threads = threads  # said as a number, they are not tied to cores
+    # idle threads that spin fight with NumPy's between two decodes (docs/decisions.md)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.strict_shape_type_inference", "1")
+    try:
+        session: onnxruntime.InferenceSession = ort.InferenceSession(
+            graph.content, options, providers=providers, enable_fallback=0
+        )
+    except Exception as exc:  # ONNX Runtime's own errors share no public base but Exception
+        raise EngineError(f"{graph.path} is no graph that runs: {one_line(exc)}") from exc
+    return session
+
+
 class _Runner:
     """See `Runner`: the buffers as OrtValues in one binding."""
 
-    def __init__(
-        self, ort: ModuleType, session: "onnxruntime.InferenceSession", table: Graph, batch: int
-    ):
-        self.inputs, self.outputs = buffers(table.inputs, batch), buffers(table.outputs, batch)
+    def __init__(self, ort: ModuleType, session: "onnxruntime.InferenceSession", given: Arrays):
+        self.inputs, self.outputs = given
         self._ort, self._session, self._binding = ort, session, session.io_binding()
         self._largest = self.outputs.get("picture")
         self._values = []  # an OrtValue views its array and must outlive the binding

@@ -13,11 +13,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from picme_rt import choices
+from picme_rt.backends import meeting
 from picme_rt.backends.graphs import Checked, Graphs
-from picme_rt.backends.host import HostBackend, Runner, buffers, narrowed
+from picme_rt.backends.host import Arrays, HostBackend, Runner, narrowed
+from picme_rt.backends.meeting import Maker
 from picme_rt.choices import Settings
 from picme_rt.errors import EngineError, MissingPackageError, UnavailableError, one_line
-from picme_rt.tensors import Graph
 from picme_rt.turns import Turns
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ _TELEMETRY = "openvino_telemetry"
 _importing = threading.Lock()
 
 
-def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
-    """Loads both graphs.
+def load(
+    graphs: Graphs, settings: Settings, turns: Turns, calls: Turns | None = None
+) -> HostBackend:
+    """Loads both graphs; the arguments are as `backends.load` has them.
 
     Raises:
         MissingPackageError: openvino is not installed, or cannot be imported.
@@ -41,8 +44,8 @@ def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
         settings,
         graphs.variant,
         turns,
-        encoder=_runners(core, graphs.encoder, 1, settings.threads, openvino.Type.f32),
-        decoder=_runners(core, graphs.decoder, settings.micro_batch, settings.threads, kind),
+        encoder=_runners(core, graphs.encoder, 1, settings.threads, openvino.Type.f32, calls),
+        decoder=_runners(core, graphs.decoder, settings.micro_batch, settings.threads, kind, calls),
         crops=graphs.crops,
     )
 
@@ -50,7 +53,7 @@ def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
 def runners(graph: Checked, settings: Settings) -> Callable[[], Runner]:
     """Runners of one graph that is alone in its engine; raises as `load` does."""
     core, kind = _core(_import(), settings)
-    return _runners(core, graph, settings.micro_batch, settings.threads, kind)
+    return _runners(core, graph, settings.micro_batch, settings.threads, kind, None)
 
 
 def _core(openvino: ModuleType, settings: Settings) -> "tuple[openvino.Core, openvino.Type]":
@@ -85,8 +88,22 @@ def _import() -> ModuleType:
 
 
 def _runners(
-    core: "openvino.Core", graph: Checked, batch: int, threads: int, kind: "openvino.Type"
+    core: "openvino.Core",
+    graph: Checked,
+    batch: int,
+    threads: int,
+    kind: "openvino.Type",
+    calls: Turns | None,
 ) -> Callable[[], Runner]:
+    def compiled(threads: int) -> Maker:
+        return _compiled(core, graph, batch, threads, kind)
+
+    return meeting.runners(graph.table, batch, threads, compiled, calls)
+
+
+def _compiled(
+    core: "openvino.Core", graph: Checked, batch: int, threads: int, kind: "openvino.Type"
+) -> Maker:
     # runs of several callers go side by side, each on its own threads, as far as there are cores
     streams = max(1, choices.cores() // threads)
     try:
@@ -116,20 +133,19 @@ def _runners(
         ) from exc
     if (got := compiled.get_property("INFERENCE_PRECISION_HINT")) != kind:
         raise UnavailableError(f"OpenVINO computes in {got} here, {kind} was asked for")
-    return lambda: _Runner(compiled, graph.table, batch, taken)
+    return lambda given: _Runner(compiled, given)
 
 
 class _Runner:
     """See `Runner`: the buffers as tensors of one infer request."""
 
-    def __init__(
-        self, compiled: "openvino.CompiledModel", table: Graph, batch: int, taken: set[str]
-    ):
+    def __init__(self, compiled: "openvino.CompiledModel", given: Arrays):
         import openvino
 
-        self.inputs, self.outputs = buffers(table.inputs, batch), buffers(table.outputs, batch)
+        self.inputs, self.outputs = given
         self._request = compiled.create_infer_request()
         self._largest = self.outputs.get("picture")
+        taken = {port.any_name for port in compiled.inputs}
         entered = {name: array for name, array in self.inputs.items() if name in taken}
         for name, array in (entered | self.outputs).items():
             self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))

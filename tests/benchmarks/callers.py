@@ -1,10 +1,11 @@
-"""Why eight callers may be slower than one: four ways to share the cores, in turns of one run.
+"""Why eight callers may be slower than one: five ways to share the cores, in turns of one run.
 
     python tests/benchmarks/callers.py [--backend openvino] [--precision fp32] [--turns 15]
 
-For an idle machine. `as it is`: runs take turns, what is around them does not. `one at a time`: no
-paste beside another caller's run, whose threads would wait for the core that it is on. `one
-thread`: `Session(threads=1)`. `no door`: all calls at once in the session, as before it had a door.
+For an idle machine. `as it is`: all threads for a lone call, one each for calls that meet. `all
+threads`: a thread for each core, whoever else runs. `no door`: that, and all calls at once in the
+session, as before it had a door. `one at a time`: that, and no paste beside another caller's run,
+whose threads would wait for the core that it is on. `one thread`: `Session(threads=1)`.
 Calls of six completions a second by one caller and by eight, medians, and CPU milliseconds a call,
 the least: what threads burn while they wait, and what is in no cache, counts there.
 """
@@ -20,7 +21,7 @@ from unittest import mock
 import numpy as np
 
 import picme_rt
-from picme_rt import backends
+from picme_rt import backends, choices
 from picme_rt.backends import Backend
 from picme_rt.choices import Settings
 from picme_rt.encoded import Encoded
@@ -28,7 +29,7 @@ from picme_rt.engine import Engine
 from picme_rt.turns import Turns
 
 ENGINE = Path(__file__).parents[2] / "engines" / "cats128"
-WAYS = ("as it is", "no door", "one at a time", "one thread")
+WAYS = ("as it is", "all threads", "no door", "one at a time", "one thread")
 CALLERS = (1, 8)
 
 
@@ -37,14 +38,14 @@ def opened(way: str, backend: str, precision: str) -> Iterator[picme_rt.Session]
     """A session that shares the cores in one of `WAYS`."""
     one, paste, real = Turns(1), Encoded._paste, backends.load
 
-    def load(engine: Engine, settings: Settings, turns: Turns) -> Backend:
-        return real(engine, settings, one)
+    def load(engine: Engine, settings: Settings, turns: Turns, calls: Turns | None) -> Backend:
+        return real(engine, settings, one, calls)
 
     def in_turn(*given: object) -> None:
         with one:
             paste(*given)  # type: ignore[arg-type]  # as they come
 
-    threads = 1 if way == "one thread" else None
+    threads = {"as it is": None, "one thread": 1}.get(way, choices.cores())
     with contextlib.ExitStack() as stack:
         if way == "one at a time":
             stack.enter_context(mock.patch("picme_rt.models.backends.load", load))
@@ -62,25 +63,29 @@ def measure(
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     hole = np.zeros((256, 256), bool)
     hole[64:192, 64:192] = True
+
+    def ask(session: picme_rt.Session, each: int, callers: int, k: int) -> None:
+        def work() -> None:
+            for _ in range(each):
+                session.complete(image, hole, k=k)
+
+        crew = [threading.Thread(target=work) for _ in range(callers)]
+        for caller in crew:
+            caller.start()
+        for caller in crew:
+            caller.join()
+
     taken: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for _ in range(turns):
         for way in WAYS:
             with opened(way, backend, precision) as session:
-                session.complete(image, hole, k=6)
                 for callers in CALLERS:
-
-                    def ask(callers: int = callers, ask_of: picme_rt.Session = session) -> None:
-                        for _ in range(max(1, calls // callers)):
-                            ask_of.complete(image, hole, k=6)
-
-                    crew = [threading.Thread(target=ask) for _ in range(callers)]
-                    done = callers * max(1, calls // callers)
+                    ask(session, 1, callers, 1)  # warms up: the first calls that meet compile
+                    each = max(1, calls // callers)
                     began, used = time.perf_counter(), time.process_time()
-                    for caller in crew:
-                        caller.start()
-                    for caller in crew:
-                        caller.join()
+                    ask(session, each, callers, 6)
                     wall, cpu = time.perf_counter() - began, time.process_time() - used
+                    done = callers * each
                     taken.setdefault((way, callers), []).append((done / wall, 1e3 * cpu / done))
     found: dict[str, dict[int, tuple[float, float]]] = {way: {} for way in WAYS}
     for (way, callers), each in taken.items():
