@@ -60,7 +60,7 @@ def straightforward(trainer: Trainer, image: Tensor, hole: Tensor) -> dict[str, 
     noise = Noise.draw(len(image), model.latent_dim, generator)
     judge.requires_grad_(False)
 
-    encoding = model.encoding(model.features(image, hole))
+    encoding = model.encoding(model.features(image, hole), hole)
     z_c = model.posterior(model.features(image, 1 - hole))
     fitted = model.latent.mixture(encoding.condition.detach())
     each = losses.divergences(fitted, z_c.detach(), weights.direction)
