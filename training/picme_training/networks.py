@@ -20,9 +20,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from picme_rt.windows import Crop
 from picme_training import compact, distributed, push_pull
+from picme_training.attention import attended, plainly_attended
 from picme_training.config import NetworkConfig
 from picme_training.cropping import Cropping, whole
 from picme_training.gaussians import LOG_SIGMA_RANGE, Gaussian, Mixture, gaussian_from
+from picme_training.instance_norm import LeakyNorm
 
 COARSE = 8  # side of the coarsest feature map, f_m
 LATENT = 256  # D of PICME's z
@@ -49,10 +51,20 @@ class ResidualDown(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(x if self.first else F.leaky_relu(x, SLOPE))
-        h = self.conv2(F.leaky_relu(h, SLOPE))
-        if self.down:
-            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
-        return h + self.shortcut(x)
+        h = F.leaky_relu(h, SLOPE)
+        if not self.down:
+            return self.conv2(h) + self.shortcut(x)
+        x = self.shortcut(F.avg_pool2d(x, 2))
+        if self.training:  # the same numbers, and no map of the full size between
+            return pooled(self.conv2, h) + x
+        return F.avg_pool2d(self.conv2(h), 2) + x
+
+
+def pooled(layer: nn.Module, x: Tensor) -> Tensor:
+    """AvgPool2 of a 3x3 convolution that keeps the size: one of 4x4 and stride 2."""
+    weight = layer.weight  # once: each look at it is a power iteration
+    moved = [F.pad(weight, (i, 1 - i, j, 1 - j)) for i in (0, 1) for j in (0, 1)]
+    return F.conv2d(x, torch.stack(moved).mean(0), layer.bias, stride=2, padding=1)
 
 
 class ResidualUp(nn.Module):
@@ -60,15 +72,18 @@ class ResidualUp(nn.Module):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.norm1 = nn.InstanceNorm2d(inputs, affine=True)
-        self.norm2 = nn.InstanceNorm2d(outputs, affine=True)
+        self.norm1, self.norm2 = LeakyNorm(inputs, SLOPE), LeakyNorm(outputs, SLOPE)
         self.conv = conv(inputs, outputs, 3)
         self.up = spectral_norm(_transposed(outputs, outputs))
         self.shortcut = spectral_norm(_transposed(inputs, outputs))
 
     def forward(self, x: Tensor, crop: Cropping = whole) -> Tensor:
-        h = self.conv(F.leaky_relu(self.norm1(x), SLOPE))
-        h = F.leaky_relu(self.norm2(h), SLOPE)  # the last statistics of the whole map
+        h = self.conv(self.norm1(x))
+        h = self.norm2(h)  # the last statistics of the whole map
+        if self.training:  # the same sum, its two parts in one convolution
+            weight = torch.cat([self.up.weight, self.shortcut.weight])
+            bias = self.up.bias + self.shortcut.bias
+            return F.conv_transpose2d(torch.cat([h, x], 1), weight, bias, 2, 1, 1)
         return self.up(crop(h, 0)) + self.shortcut(crop(x, 0))
 
 
@@ -87,12 +102,9 @@ class Attention(nn.Module):
         self.merge = ResidualDown(channels + skip, channels, down=False)
 
     def forward(self, x: Tensor, f_e: Tensor, hole: Tensor) -> Tensor:
-        q = self.query(x).flatten(2).float()  # (B, C/4, N)
-        with torch.autocast(x.device.type, enabled=False):  # no scale: overflows in half precision
-            weights = torch.softmax(q.transpose(1, 2) @ q, dim=-1)  # A (B, N, N)
-            short = (x.flatten(2).float() @ weights.transpose(1, 2)).view_as(x)
-            long = (f_e.flatten(2).float() @ weights.transpose(1, 2)).view_as(f_e)
-        known = known_at(hole, x.shape[-1])
+        gathered = attended if self.training else plainly_attended
+        short, long = gathered(self.query(x), x, f_e)
+        known = known_at(hole, x.shape[-1]).to(x.dtype)
         o = self.gamma * short + x
         c = self.alpha * (1 - known) * long + known * f_e
         return self.merge(torch.cat([o, c], dim=1))
