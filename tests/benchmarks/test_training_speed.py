@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from picme_training import config, losses
 from picme_training.algorithm import Noise, shifted
+from picme_training.blocks import Attention, ResidualDown, ResidualUp
 from picme_training.discriminator import SelfAttention
 from picme_training.gaussians import kl, kl_to_standard
 from picme_training.instance_norm import LeakyNorm
 from picme_training.loop import Trainer, average
-from picme_training.networks import Attention, ResidualDown, ResidualUp
 from picme_training.perceptual import Lpips
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"

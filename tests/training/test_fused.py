@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from picme_training import attention
+from picme_training.blocks import Attention, ResidualDown, ResidualUp
 from picme_training.discriminator import SelfAttention
 from picme_training.instance_norm import LeakyNorm
-from picme_training.networks import Attention, ResidualDown, ResidualUp
 
 
 def both(block, *maps):
@@ -62,7 +62,9 @@ def test_the_attention_of_g_in_training_is_the_attention():
         def forward(self, x, f_e):
             return self.attention(x, f_e, self.hole)
 
-    for found, expected in zip(*both(Block(), drawn(3, 8, 12, 12), drawn(3, 4, 12, 12)), strict=True):
+    for found, expected in zip(
+        *both(Block(), drawn(3, 8, 12, 12), drawn(3, 4, 12, 12)), strict=True
+    ):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
 
 

@@ -1,10 +1,10 @@
-"""Self-attention over the places of maps as it is trained: o = softmax(q q') v, a few maps at a time.
+"""Self-attention over the places of maps, o = softmax(q q') v, a few pictures at a time.
 
 The weights of a few pictures stay in a core's cache, and the way back makes them again: nothing of
 (B, N, N) is ever written out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -53,7 +53,7 @@ class _Attended(torch.autograd.Function):
         return of_query, of_values
 
 
-_attended = cast("Any", _Attended.apply)
+_attended = cast(Callable[[Tensor, Tensor], Tensor], _Attended.apply)
 
 
 def attended(query: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
@@ -71,7 +71,7 @@ def attended(query: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
     with torch.autocast(values.device.type, enabled=False):
         rows = _attended(_places(query).to(wide), _places(values))
     found = rows.view(len(values), *values.shape[2:], -1).permute(0, 3, 1, 2)
-    return cast(tuple[Tensor, ...], found.split([one.shape[1] for one in maps], dim=1))
+    return tuple(torch.split(found, [one.shape[1] for one in maps], dim=1))
 
 
 def plainly_attended(query: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:

@@ -13,8 +13,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from picme_rt.errors import InputError
 from picme_training.attention import attended, plainly_attended
+from picme_training.blocks import SLOPE, ResidualDown, conv
 from picme_training.config import NetworkConfig
-from picme_training.networks import COARSE, ResidualDown, conv
+from picme_training.networks import COARSE
 from picme_training.perceptual import Lpips
 
 HEADS = {4: 128, 7: 256, 12: 512}
@@ -62,7 +63,7 @@ class PicDiscriminator(nn.Module):
     def forward(
         self, image: Tensor, hole: Tensor, seen: list[Tensor] | None = None
     ) -> list[Tensor]:
-        return [self.score(F.leaky_relu(self.layers(image), 0.1)).float()]
+        return [self.score(F.leaky_relu(self.layers(image), SLOPE)).float()]
 
 
 class CompactDiscriminator(nn.Module):

@@ -3,6 +3,7 @@
 torch's own wants a map's channels first in memory: a copy before and after, each way.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -26,9 +27,14 @@ class _LeakyNorm(torch.autograd.Function):
         a, mean, inverse, gamma, beta = ctx.saved_tensors
         kept = norms.Normed(a, a, mean, inverse, a)  # the kernels need no y
         norm = _norm(a, gamma, beta, ctx.slope)
-        back = norms.backward(kept, norm, grads[0].contiguous(memory_format=torch.channels_last), impl="native")
+        back = norms.backward(
+            kept, norm, grads[0].contiguous(memory_format=torch.channels_last), impl="native"
+        )
         of_gamma, of_beta = (back.along * inverse).sum((0, 1)), back.total.sum((0, 1))
         return back.before_norm, of_gamma, of_beta, None
+
+
+_leaky_norm = cast(Callable[[Tensor, Tensor, Tensor, float], Tensor], _LeakyNorm.apply)
 
 
 def _norm(x: Tensor, gamma: Tensor, beta: Tensor, slope: float) -> norms.Norm:
@@ -38,14 +44,15 @@ def _norm(x: Tensor, gamma: Tensor, beta: Tensor, slope: float) -> norms.Norm:
 
 
 class LeakyNorm(nn.InstanceNorm2d):
-    """Affine instance norm of (B, C, h, w), then LeakyReLU; float32 and bfloat16 keep their dtype."""
+    """Affine instance norm of maps, then LeakyReLU."""
 
     def __init__(self, channels: int, slope: float):
         super().__init__(channels, affine=True)
         self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) of float32 or bfloat16, which the result keeps."""
         whole = x.dtype in (torch.float32, torch.bfloat16) and self.weight.dtype == torch.float32
         if self.training and x.is_cpu and whole and compiled.find("auto"):
-            return cast(Tensor, _LeakyNorm.apply(x, self.weight, self.bias, self.slope))
+            return _leaky_norm(x, self.weight, self.bias, self.slope)
         return F.leaky_relu(super().forward(x), self.slope)

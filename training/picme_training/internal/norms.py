@@ -106,7 +106,9 @@ def forward(x: Tensor, a: Tensor, norm: Norm, *, impl: Impl = "auto") -> Normed:
         mean, inverse = (a.new_empty(len(a), 1, a.shape[1], dtype=torch.float32) for _ in range(2))
         y = torch.empty_like(a)
         at, *rest = _arrays(a, mean, inverse, y)
-        module.norm_forward(at, _arrays(*norm[:3]), *rest, slope=norm.slope, threads=torch.get_num_threads())
+        module.norm_forward(
+            at, _arrays(*norm[:3]), *rest, slope=norm.slope, threads=torch.get_num_threads()
+        )
         return Normed(x, a, mean, inverse, y)
     share = norm.share.expand(len(a), -1, -1)
     c = places(a).float()
@@ -146,7 +148,12 @@ def backward(
         at, *rest = _arrays(kept.a, kept.mean, kept.inverse, gradient, into.total, into.along)
         more = [into.before_norm] if pull is None else [into.before_norm, pull]
         module.norm_back(
-            at, _arrays(*norm[:3]), *rest, *_arrays(*more), slope=norm.slope, threads=torch.get_num_threads()
+            at,
+            _arrays(*norm[:3]),
+            *rest,
+            *_arrays(*more),
+            slope=norm.slope,
+            threads=torch.get_num_threads(),
         )
         return into
     c, g = _centred(kept), _before_leaky(kept, norm, gradient)
@@ -179,7 +186,9 @@ def tangent(kept: Normed, norm: Norm, delta: Deltas, u: Tensor, *, impl: Impl = 
             *(kept.a, kept.mean, kept.inverse, delta.gradient, delta.total, delta.along),
             *(found.onward, u, found.pull, found.gamma),
         )
-        module.norm_tangent(at, _arrays(*norm[:3]), *rest, slope=norm.slope, threads=torch.get_num_threads())
+        module.norm_tangent(
+            at, _arrays(*norm[:3]), *rest, slope=norm.slope, threads=torch.get_num_threads()
+        )
         return found
     share, gamma = norm.share.expand(len(u), -1, -1), norm.gamma
     c, g = _centred(kept), _before_leaky(kept, norm, delta.gradient)
