@@ -8,12 +8,12 @@
 
 namespace picme {
 
-constexpr float kNormSlope = 0.2f;
 constexpr float kNormEpsilon = 1e-5f;
 
 struct NormParams {
     int64_t batch, places, channels;
     bool half;             // maps are bfloat16, else float32
+    float slope;           // of LeakyReLU below 0
     const float* share;    // weights w of a picture's places, sum 1
     int64_t share_pitch;   // from one picture's to the next one's; 0: all have the same
     const float* gamma;    // (channels)

@@ -28,13 +28,14 @@ struct Arrays {
     picme::NormParams params{};
     py::ssize_t shape[4];
 
-    Arrays(const py::array& a, const Norm& norm) {
+    Arrays(const py::array& a, const Norm& norm, float slope) {
         const auto& [share, gamma, beta] = norm;
         require(a.ndim() == 4, "a must be (B, C, h, w)");
         params.batch = a.shape(0);
         params.channels = a.shape(1);
         params.places = a.shape(2) * a.shape(3);
         for (int i = 0; i < 4; ++i) shape[i] = a.shape(i);
+        params.slope = slope;
         params.half = a.dtype().is(py::dtype::of<uint16_t>());
         params.a = map(a, "a");
         const bool shared = share.size() == params.places;
@@ -104,8 +105,8 @@ struct Arrays {
 };
 
 void forward(const py::array& a, const Norm& norm, py::array mean, py::array inverse, py::array y,
-             int64_t threads, const std::string& lanes) {
-    Arrays arrays(a, norm);
+             float slope, int64_t threads, const std::string& lanes) {
+    Arrays arrays(a, norm, slope);
     arrays.keep(mean, inverse);
     arrays.params.y = arrays.written_map(y, "y");
     arrays.run(picme::NormPass::kForward, threads, lanes);
@@ -113,8 +114,8 @@ void forward(const py::array& a, const Norm& norm, py::array mean, py::array inv
 
 void back(const py::array& a, const Norm& norm, py::array mean, py::array inverse,
           const py::array& gradient, py::array total, py::array along, py::array out,
-          std::optional<py::array> pull, int64_t threads, const std::string& lanes) {
-    Arrays arrays(a, norm);
+          std::optional<py::array> pull, float slope, int64_t threads, const std::string& lanes) {
+    Arrays arrays(a, norm, slope);
     arrays.keep(mean, inverse);
     arrays.came(gradient, total, along, out);
     if (pull) arrays.params.pull = arrays.written_map(*pull, "pull");
@@ -123,9 +124,9 @@ void back(const py::array& a, const Norm& norm, py::array mean, py::array invers
 
 void tangent(const py::array& a, const Norm& norm, py::array mean, py::array inverse,
              const py::array& gradient, py::array total, py::array along, py::array out,
-             const py::array& u, py::array pull, py::array of_gamma, int64_t threads,
+             const py::array& u, py::array pull, py::array of_gamma, float slope, int64_t threads,
              const std::string& lanes) {
-    Arrays arrays(a, norm);
+    Arrays arrays(a, norm, slope);
     arrays.keep(mean, inverse);
     arrays.came(gradient, total, along, out);
     arrays.params.u = arrays.map(u, "u");
@@ -138,14 +139,14 @@ void tangent(const py::array& a, const Norm& norm, py::array mean, py::array inv
 
 void bind_masked_norm(py::module_& module) {
     module.def("norm_forward", &forward, py::arg("a"), py::arg("norm"), py::arg("mean"),
-               py::arg("inverse"), py::arg("y"), py::kw_only(), py::arg("threads"),
-               py::arg("lanes") = "");
+               py::arg("inverse"), py::arg("y"), py::kw_only(), py::arg("slope"),
+               py::arg("threads"), py::arg("lanes") = "");
     module.def("norm_back", &back, py::arg("a"), py::arg("norm"), py::arg("mean"),
                py::arg("inverse"), py::arg("gradient"), py::arg("total"), py::arg("along"),
-               py::arg("out"), py::arg("pull") = py::none(), py::kw_only(), py::arg("threads"),
-               py::arg("lanes") = "");
+               py::arg("out"), py::arg("pull") = py::none(), py::kw_only(), py::arg("slope"),
+               py::arg("threads"), py::arg("lanes") = "");
     module.def("norm_tangent", &tangent, py::arg("a"), py::arg("norm"), py::arg("mean"),
                py::arg("inverse"), py::arg("gradient"), py::arg("total"), py::arg("along"),
                py::arg("out"), py::arg("u"), py::arg("pull"), py::arg("of_gamma"), py::kw_only(),
-               py::arg("threads"), py::arg("lanes") = "");
+               py::arg("slope"), py::arg("threads"), py::arg("lanes") = "");
 }

@@ -122,7 +122,7 @@ struct Channels {
             for (int k = 0; k < K; ++k) run(i * p.channels + k * N, share[i], k);
         }
     }
-    static F leaky(F sign, F value) { return sign > 0 ? value : value * kNormSlope; }
+    static F leaky(F sign, F value, float slope) { return sign > 0 ? value : value * slope; }
 
     void forward() const {
         const T* const a = map(p.a);
@@ -146,7 +146,7 @@ struct Channels {
             __builtin_prefetch(y + at + kAhead, 1);
             const F c = Of::load(a + at) - mean[0].part[k];
             const F value = beta.part[k] + c * (gamma.part[k] * i.part[k]);
-            Of::store(y + at, leaky(value, value));
+            Of::store(y + at, leaky(value, value, p.slope));
         });
     }
 
@@ -155,12 +155,13 @@ struct Channels {
         const T* a;
         const T* gradient;
         Row mean, inverse, scale, beta;
+        float slope;
 
         F c(int64_t at, int k) const { return Of::load(a + at) - mean.part[k]; }
         // A value's share of the slope that LeakyReLU has at c; c is nearer than y, which has its
         // sign.
         F leaky_at(F c, int k, F value) const {
-            return leaky(beta.part[k] + c * scale.part[k], value);
+            return leaky(beta.part[k] + c * scale.part[k], value, slope);
         }
         F g(int64_t at, F c, int k) const { return leaky_at(c, k, Of::load(gradient + at)); }
     };
@@ -171,7 +172,8 @@ struct Channels {
                    read(p.mean + line),
                    read(p.inverse + line),
                    read(p.gamma + channel),
-                   read(p.beta + channel)};
+                   read(p.beta + channel),
+                   p.slope};
         for (int k = 0; k < K; ++k) found.scale.part[k] *= found.inverse.part[k];
         return found;
     }

@@ -21,7 +21,15 @@ _Map = npt.NDArray[np.generic]  # float32, or bfloat16 as uint16
 _Norm = tuple[_Floats, _Floats, _Floats]  # share, gamma, beta
 
 def norm_forward(
-    a: _Map, norm: _Norm, mean: _Floats, inverse: _Floats, y: _Map, *, threads: int, lanes: str = ""
+    a: _Map,
+    norm: _Norm,
+    mean: _Floats,
+    inverse: _Floats,
+    y: _Map,
+    *,
+    slope: float,
+    threads: int,
+    lanes: str = "",
 ) -> None: ...
 def norm_back(
     a: _Map,
@@ -34,6 +42,7 @@ def norm_back(
     out: _Map,
     pull: _Map | None = None,
     *,
+    slope: float,
     threads: int,
     lanes: str = "",
 ) -> None: ...
@@ -50,6 +59,7 @@ def norm_tangent(
     pull: _Map,
     of_gamma: _Floats,
     *,
+    slope: float,
     threads: int,
     lanes: str = "",
 ) -> None: ...

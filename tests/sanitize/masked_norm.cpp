@@ -43,6 +43,7 @@ std::vector<T> run(int64_t places, int64_t channels, const std::string& lanes, i
     params.places = places;
     params.channels = channels;
     params.half = sizeof(T) == 2;
+    params.slope = 0.2f;
     params.share = share.data();
     params.gamma = params.beta = ones.data();
     params.a = a.data();

@@ -63,8 +63,8 @@ def test_all_lanes_and_threads_give_the_same_bits(bits):
         at, back, tangent = (one.copy(order="K") for one in arrays)
         kept = [np.empty((BATCH, 1, 70), np.float32) for _ in range(5)]
         y = np.empty_like(at)
-        how = {"threads": threads, "lanes": lanes}
-        of = norms._arrays(*norm)
+        how = {"slope": norm.slope, "threads": threads, "lanes": lanes}
+        of = norms._arrays(*norm[:3])
         _kernels.norm_forward(at, of, *kept[:2], y, **how)
         out = np.empty_like(at)
         _kernels.norm_back(at, of, *kept[:2], back, *kept[2:4], out, **how)
@@ -76,7 +76,7 @@ def test_all_lanes_and_threads_give_the_same_bits(bits):
 
 def test_arrays_that_do_not_fit_are_refused():
     norm, (a, _, _) = case(5, torch.float32)
-    at, of = a.numpy(), norms._arrays(*norm)
+    at, of = a.numpy(), norms._arrays(*norm[:3])
     line, y = np.empty((BATCH, 1, 5), np.float32), np.empty_like(a.numpy())
     wrong = {
         "y must have the shape of a, channels last": (at, of, line, line.copy(), y.copy(order="C")),
@@ -87,6 +87,6 @@ def test_arrays_that_do_not_fit_are_refused():
     }
     for message, arguments in wrong.items():
         with pytest.raises(ValueError, match=message):
-            _kernels.norm_forward(*arguments, threads=1)
+            _kernels.norm_forward(*arguments, slope=0.2, threads=1)
     with pytest.raises(ValueError, match="threads"):
-        _kernels.norm_forward(at, of, line, line.copy(), y, threads=0)
+        _kernels.norm_forward(at, of, line, line.copy(), y, slope=0.2, threads=0)

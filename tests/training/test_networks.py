@@ -8,9 +8,10 @@ from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 from picme_training import compact, discriminator
+from picme_training.blocks import Attention, known_at
 from picme_training.config import NetworkConfig
 from picme_training.gaussians import LOG_SIGMA_RANGE
-from picme_training.networks import Attention, Picme, known_at
+from picme_training.networks import Picme
 
 PRESETS = ("picme", "pic", "cats")
 SIZES = (64, 128, 256)

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpu import precision, timing
+from picme_training.blocks import Attention
 from picme_training.config import NetworkConfig
-from picme_training.networks import Attention, Picme, fold
+from picme_training.networks import Picme, fold
 
 Result = dict[str, Any]
 TOLERANCE = {"fp32": 1e-3, "tf32": 3e-2, "bf16": 1e-1}

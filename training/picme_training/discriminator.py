@@ -12,8 +12,10 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from picme_rt.errors import InputError
+from picme_training.attention import attended, plainly_attended
+from picme_training.blocks import SLOPE, ResidualDown, conv
 from picme_training.config import NetworkConfig
-from picme_training.networks import COARSE, ResidualDown, conv
+from picme_training.networks import COARSE
 from picme_training.perceptual import Lpips
 
 HEADS = {4: 128, 7: 256, 12: 512}
@@ -29,11 +31,9 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.query(x).flatten(2).float()
-        with torch.autocast(x.device.type, enabled=False):
-            weights = torch.softmax(q.transpose(1, 2) @ q, dim=-1)
-            attended = (x.flatten(2).float() @ weights.transpose(1, 2)).view_as(x)
-        return x + self.gamma * attended
+        gathered = attended if self.training else plainly_attended
+        (found,) = gathered(self.query(x), x)
+        return x + self.gamma * found
 
 
 class PicDiscriminator(nn.Module):
@@ -63,7 +63,7 @@ class PicDiscriminator(nn.Module):
     def forward(
         self, image: Tensor, hole: Tensor, seen: list[Tensor] | None = None
     ) -> list[Tensor]:
-        return [self.score(F.leaky_relu(self.layers(image), 0.1)).float()]
+        return [self.score(F.leaky_relu(self.layers(image), SLOPE)).float()]
 
 
 class CompactDiscriminator(nn.Module):

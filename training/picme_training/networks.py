@@ -10,97 +10,22 @@ Letters: B batch, C channels, D latent, P primitives, S side. Pictures are (B, 3
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import spectral_norm
 
 from picme_rt.windows import Crop
 from picme_training import compact, distributed, push_pull
+from picme_training.blocks import SLOPE, Attention, ResidualDown, ResidualUp, conv, reflected
 from picme_training.config import NetworkConfig
 from picme_training.cropping import Cropping, whole
 from picme_training.gaussians import LOG_SIGMA_RANGE, Gaussian, Mixture, gaussian_from
 
 COARSE = 8  # side of the coarsest feature map, f_m
 LATENT = 256  # D of PICME's z
-SLOPE = 0.1  # of LeakyReLU in PIC's networks
-Padding = Literal["zeros", "reflect"]
-
-
-def conv(inputs: int, outputs: int, side: int, padding_mode: Padding = "zeros") -> nn.Module:
-    """A convolution that keeps the size, under spectral norm (method.md 16)."""
-    return spectral_norm(
-        nn.Conv2d(inputs, outputs, side, padding=side // 2, padding_mode=padding_mode)
-    )
-
-
-class ResidualDown(nn.Module):
-    """PIC's encoder block: two 3x3 convolutions and AvgPool2 beside a pooled 1x1 shortcut."""
-
-    def __init__(self, inputs: int, outputs: int, *, first: bool = False, down: bool = True):
-        super().__init__()
-        self.first, self.down = first, down
-        hidden = outputs if first else min(inputs, outputs)
-        self.conv1, self.conv2 = conv(inputs, hidden, 3), conv(hidden, outputs, 3)
-        self.shortcut = conv(inputs, outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(x if self.first else F.leaky_relu(x, SLOPE))
-        h = self.conv2(F.leaky_relu(h, SLOPE))
-        if self.down:
-            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
-        return h + self.shortcut(x)
-
-
-class ResidualUp(nn.Module):
-    """PIC's decoder block: instance norm, 3x3, instance norm, transposed 3x3 of stride 2."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.norm1 = nn.InstanceNorm2d(inputs, affine=True)
-        self.norm2 = nn.InstanceNorm2d(outputs, affine=True)
-        self.conv = conv(inputs, outputs, 3)
-        self.up = spectral_norm(_transposed(outputs, outputs))
-        self.shortcut = spectral_norm(_transposed(inputs, outputs))
-
-    def forward(self, x: Tensor, crop: Cropping = whole) -> Tensor:
-        h = self.conv(F.leaky_relu(self.norm1(x), SLOPE))
-        h = F.leaky_relu(self.norm2(h), SLOPE)  # the last statistics of the whole map
-        return self.up(crop(h, 0)) + self.shortcut(crop(x, 0))
-
-
-def _transposed(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
-
-
-class Attention(nn.Module):
-    """PIC's short + long term attention: o = gamma xA' + x; c = alpha (1-m) f_e A' + m f_e."""
-
-    def __init__(self, channels: int, skip: int):
-        super().__init__()
-        self.query = conv(channels, channels // 4, 1)
-        self.gamma = nn.Parameter(torch.zeros(()))
-        self.alpha = nn.Parameter(torch.zeros(()))
-        self.merge = ResidualDown(channels + skip, channels, down=False)
-
-    def forward(self, x: Tensor, f_e: Tensor, hole: Tensor) -> Tensor:
-        q = self.query(x).flatten(2).float()  # (B, C/4, N)
-        with torch.autocast(x.device.type, enabled=False):  # no scale: overflows in half precision
-            weights = torch.softmax(q.transpose(1, 2) @ q, dim=-1)  # A (B, N, N)
-            short = (x.flatten(2).float() @ weights.transpose(1, 2)).view_as(x)
-            long = (f_e.flatten(2).float() @ weights.transpose(1, 2)).view_as(f_e)
-        known = known_at(hole, x.shape[-1])
-        o = self.gamma * short + x
-        c = self.alpha * (1 - known) * long + known * f_e
-        return self.merge(torch.cat([o, c], dim=1))
-
-
-def known_at(hole: Tensor, side: int) -> Tensor:
-    """Share of known pixels, (B, 1, side, side), under each place of a smaller map."""
-    return F.avg_pool2d(1 - hole, hole.shape[-1] // side)
 
 
 class PicEncoder(nn.Module):
@@ -151,7 +76,7 @@ class PicDecoder(nn.Module):
             if side == self.attention_side:
                 self.attention = Attention(outputs, skip)
             if side >= self.attention_side:
-                self.heads.append(conv(outputs, 3, 3, padding_mode="reflect"))
+                self.heads.append(reflected(outputs, 3, 3))
         # The head reaches one pixel; a pixel of the transposed convolutions one place onwards
         self.crops = (Crop(side=size // 2, before=1, after=2, halo=0),)
 

@@ -1,4 +1,4 @@
-"""Batch norm of each picture over weighted places, and LeakyReLU(0.2): forward, back, tangent.
+"""Batch norm of each picture over weighted places, and LeakyReLU: forward, back, tangent.
 
 With one picture a batch, batch norm takes its statistics over places alone. Here these are weighted
 sums, so that places can be left out, and pictures of one batch keep statistics of their own:
@@ -35,11 +35,13 @@ class Norm(NamedTuple):
         share: (B, 1, h w), or (1, 1, h w) for all: the places' weights w, sum 1 for each picture.
         gamma: (1, 1, C).
         beta: (1, 1, C).
+        slope: Of LeakyReLU below 0.
     """
 
     share: Tensor
     gamma: Tensor
     beta: Tensor
+    slope: float = SLOPE
 
 
 class Normed(NamedTuple):
@@ -104,14 +106,16 @@ def forward(x: Tensor, a: Tensor, norm: Norm, *, impl: Impl = "auto") -> Normed:
         mean, inverse = (a.new_empty(len(a), 1, a.shape[1], dtype=torch.float32) for _ in range(2))
         y = torch.empty_like(a)
         at, *rest = _arrays(a, mean, inverse, y)
-        module.norm_forward(at, _arrays(*norm), *rest, threads=torch.get_num_threads())
+        module.norm_forward(
+            at, _arrays(*norm[:3]), *rest, slope=norm.slope, threads=torch.get_num_threads()
+        )
         return Normed(x, a, mean, inverse, y)
     share = norm.share.expand(len(a), -1, -1)
     c = places(a).float()
     mean = torch.bmm(share, c)
     c = c - mean
     inverse = torch.bmm(share, c * c).add_(EPSILON).rsqrt_()
-    y = F.leaky_relu_(torch.addcmul(norm.beta, c, norm.gamma * inverse), SLOPE)
+    y = F.leaky_relu_(torch.addcmul(norm.beta, c, norm.gamma * inverse), norm.slope)
     return Normed(x, a, mean, inverse, as_map(y, a).to(a.dtype))
 
 
@@ -144,10 +148,15 @@ def backward(
         at, *rest = _arrays(kept.a, kept.mean, kept.inverse, gradient, into.total, into.along)
         more = [into.before_norm] if pull is None else [into.before_norm, pull]
         module.norm_back(
-            at, _arrays(*norm), *rest, *_arrays(*more), threads=torch.get_num_threads()
+            at,
+            _arrays(*norm[:3]),
+            *rest,
+            *_arrays(*more),
+            slope=norm.slope,
+            threads=torch.get_num_threads(),
         )
         return into
-    c, g = _centred(kept), _before_leaky(kept, gradient)
+    c, g = _centred(kept), _before_leaky(kept, norm, gradient)
     total, along = g.sum(1, keepdim=True), (g * c).sum(1, keepdim=True)
     taken = torch.addcmul(total, c, kept.inverse.square() * along).mul_(norm.share.mT)
     found = torch.sub(g, taken, out=taken).mul_(norm.gamma * kept.inverse)
@@ -177,10 +186,12 @@ def tangent(kept: Normed, norm: Norm, delta: Deltas, u: Tensor, *, impl: Impl = 
             *(kept.a, kept.mean, kept.inverse, delta.gradient, delta.total, delta.along),
             *(found.onward, u, found.pull, found.gamma),
         )
-        module.norm_tangent(at, _arrays(*norm), *rest, threads=torch.get_num_threads())
+        module.norm_tangent(
+            at, _arrays(*norm[:3]), *rest, slope=norm.slope, threads=torch.get_num_threads()
+        )
         return found
     share, gamma = norm.share.expand(len(u), -1, -1), norm.gamma
-    c, g = _centred(kept), _before_leaky(kept, delta.gradient)
+    c, g = _centred(kept), _before_leaky(kept, norm, delta.gradient)
     i, v = kept.inverse, places(u).float()
     mean, k = torch.bmm(share, v), torch.bmm(share, c * v)
     cubed = i * i * i
@@ -191,7 +202,7 @@ def tangent(kept: Normed, norm: Norm, delta: Deltas, u: Tensor, *, impl: Impl = 
     pull = torch.addcmul(-(of_u * mean + of_g * delta.total), v, of_u)
     pull.addcmul_(c, of_c).mul_(share.mT).addcmul_(g, of_g)
     turned = (v - mean).addcmul_(c, -i * i * k).mul_(gamma * i)
-    turned = torch.where(places(kept.y) > 0, turned, turned * SLOPE)
+    turned = torch.where(places(kept.y) > 0, turned, turned * norm.slope)
     onward, pulled = (as_map(one, u).to(u.dtype) for one in (turned, pull))
     return Tangent(onward, pulled, i * spread - cubed * k * delta.along)
 
@@ -211,10 +222,10 @@ def _centred(kept: Normed) -> Tensor:
     return places(kept.a).float() - kept.mean
 
 
-def _before_leaky(kept: Normed, gradient: Tensor) -> Tensor:
+def _before_leaky(kept: Normed, norm: Norm, gradient: Tensor) -> Tensor:
     """(B, h w, C) float32: g."""
     wide = places(gradient).float()
-    return torch.where(places(kept.y) > 0, wide, wide * SLOPE)
+    return torch.where(places(kept.y) > 0, wide, wide * norm.slope)
 
 
 def _module(x: Tensor, impl: Impl) -> ModuleType | None:
