@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -243,3 +246,54 @@ def test_the_old_ones_go_only_after_the_new_one_is_whole(tmp_path, trainer, monk
         save(tmp_path, trainer, 3)
     left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert left == ["step_00000001", "step_00000002"]
+
+
+# Averages of several
+
+SCRIPT = Path(__file__).parents[2] / "training" / "average.py"
+
+
+def averaged(*arguments):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_an_average_has_the_weighted_means_and_the_rest_of_the_last(photographs, trainer, tmp_path):
+    one, two = (
+        save(tmp_path / "one", trainer),
+        save(tmp_path / "two", trained(photographs, steps=2)),
+    )
+    done = averaged(tmp_path / "out", f"{one}=0.25", f"{tmp_path / 'two'}=0.75")
+    assert done.returncode == 0, done.stderr
+    place = Path(done.stdout.strip())
+    assert place == checkpoint.find(tmp_path / "out")
+    assert checkpoint.describe(place) == checkpoint.describe(two)
+    for name in FILES:
+        parts = [checkpoint.tensors(at, name) for at in (one, two)]
+        for key, value in checkpoint.tensors(place, name).items():
+            floats = name in ("model", "ema") and value.is_floating_point()
+            want = 0.25 * parts[0][key] + 0.75 * parts[1][key] if floats else parts[1][key]
+            torch.testing.assert_close(value, want, rtol=1e-6, atol=1e-7)
+    fresh = trained(photographs)
+    checkpoint.load(place, fresh.state)
+
+
+def test_what_cannot_be_averaged_is_one_line(photographs, trainer, tmp_path):
+    one = save(tmp_path / "one", trainer)
+    other = save(tmp_path / "other", trained(photographs, "picme"))
+    for parts, said in (
+        ([f"{one}=1"], "takes two checkpoints or more"),
+        ([f"{one}=0.5", f"{one}=0.6"], "sum to 1, got [0.5, 0.6]"),
+        ([f"{one}=1.5", f"{one}=-0.5"], "0 or more"),
+        ([f"{one}=half", f"{one}=0.5"], "RUN=SHARE, got"),
+        ([f"{one}=0.5", f"{other}=0.5"], "is of another network than"),
+        ([f"{tmp_path}=0.5", f"{one}=0.5"], "neither a checkpoint nor a run"),
+    ):
+        done = averaged(tmp_path / "out", *parts)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert said in done.stderr
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="holds a run; name another folder"):
+        checkpoint.average(tmp_path / "one", [one, one], [0.5, 0.5])

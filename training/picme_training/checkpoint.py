@@ -58,15 +58,7 @@ def save(run: Path, step: int, pictures: int, config: RunConfig, state: State) -
             tensors = {k: v.contiguous() for k, v in module.state_dict().items()}
             _write(tensors, fresh / f"{name}.safetensors")
         _write(_moments(state.optimizers), fresh / "optimizer.safetensors")
-        hashes = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
-        content = {
-            "format": FORMAT,
-            "step": step,
-            "pictures": pictures,
-            "config": config.to_dict(),
-            "sha256": hashes,
-        }
-        (fresh / "checkpoint.json").write_text(json.dumps(content, indent=2) + "\n")
+        _describe(fresh, step, pictures, config)
     for old in _all(run)[:-KEPT]:
         atomic.remove(old)
     return place
@@ -129,6 +121,63 @@ def load(place: Path, state: State) -> None:
     stored = tensors(place, "optimizer")
     for name, optimizer in state.optimizers.items():
         _restore(name, optimizer, stored)
+
+
+def average(run: Path, places: list[Path], shares: list[float]) -> Path:
+    """Writes one checkpoint of the weighted means of the weights of several; gives its directory.
+
+    A model soup (Wortsman et al. 2022): runs that began with the same weights lie in one valley,
+    and a point between them may have what each is best at. D, moments, step and configuration are
+    those of the last one, so that a run may begin with it.
+
+    Args:
+        run: The folder of the new checkpoint, without any.
+        places: Checkpoints of the same network.
+        shares: Of each, summing to 1.
+
+    Raises:
+        InputError: `run` has a checkpoint, a share is missing or out of its range, or the
+            checkpoints are damaged or of different networks.
+    """
+    if len(places) != len(shares) or len(places) < 2:
+        raise InputError(f"an average takes two checkpoints or more, a share each, got {places}")
+    if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise InputError(f"shares must be 0 or more and sum to 1, got {shares}")
+    if _all(run):
+        raise InputError(f"{run} holds a run; name another folder")
+    *_, last = said = [describe(place) for place in places]
+    for place, one in zip(places, said, strict=True):
+        if one.config.network != last.config.network:
+            raise InputError(f"{place} is of another network than {places[-1]}")
+    place = run / "checkpoints" / places[-1].name
+    with atomic.directory(place) as fresh:
+        for name in ("model", "ema"):
+            parts = [tensors(one, name) for one in places]
+            _write(
+                {key: _mean([part[key] for part in parts], shares) for key in parts[-1]},
+                fresh / f"{name}.safetensors",
+            )
+        for name in ("discriminator", "optimizer"):
+            _write(tensors(places[-1], name), fresh / f"{name}.safetensors")
+        _describe(fresh, last.step, last.pictures, last.config)
+    return place
+
+
+def _mean(values: list[Tensor], shares: list[float]) -> Tensor:
+    if not values[-1].is_floating_point():
+        return values[-1]  # a count of batches
+    return torch.stack([v * share for v, share in zip(values, shares, strict=True)]).sum(0)
+
+
+def _describe(fresh: Path, step: int, pictures: int, config: RunConfig) -> None:
+    content = {
+        "format": FORMAT,
+        "step": step,
+        "pictures": pictures,
+        "config": config.to_dict(),
+        "sha256": {path.name: _sha256(path) for path in sorted(fresh.iterdir())},
+    }
+    (fresh / "checkpoint.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
