@@ -33,8 +33,8 @@ from picme_rt.pyramid import Pyramid
 from picme_training.internal import cascade
 from picme_training.internal.cascade import SHARPNESS, Frozen
 from picme_training.internal.masked import STEEP
-from picme_training.internal.norms import SLOPE
 from picme_training.internal.stack import REACH
+from picme_training.norms import SLOPE
 
 TOLERANCE = 1e-5
 """Largest absolute error against torch, pictures being in [-1, 1]."""

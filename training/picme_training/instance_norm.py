@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from picme_rt import compiled
-from picme_training.internal import norms
+from picme_training import norms
 
 
 class _LeakyNorm(torch.autograd.Function):

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from picme_training.internal.masked import renewed
-from picme_training.internal.norms import EPSILON, SLOPE
 from picme_training.internal.pyramid import resized
 from picme_training.internal.stack import REACH, Stack
+from picme_training.norms import EPSILON, SLOPE
 
 SHARPNESS = 12.0  # of a choice: 0 is the mean of all, infinity one alone
 

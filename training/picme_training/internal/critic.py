@@ -12,9 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from picme_training.internal import norms
+from picme_training import norms
 from picme_training.internal.masked import Places
-from picme_training.internal.norms import Deltas, Norm, Normed, Tangent
 from picme_training.internal.stack import (
     BLOCKS,
     Stack,
@@ -25,6 +24,7 @@ from picme_training.internal.stack import (
     weight_gradient,
     write_gradient,
 )
+from picme_training.norms import Deltas, Norm, Normed, Tangent
 
 PENALTY = 0.1  # lambda
 _SMALLEST = 1e-12  # a pixel's gradient below it has no direction

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from picme_training.internal import cascade
 from picme_training.internal.cascade import Frozen, entering
 from picme_training.internal.critic import descend_critic, judged
-from picme_training.internal.norms import EPSILON, Normed
 from picme_training.internal.plan import (
     Plan,
     chooser_of,
@@ -28,6 +27,7 @@ from picme_training.internal.stack import (
     forward,
     write_gradient,
 )
+from picme_training.norms import EPSILON, Normed
 
 BETAS = (0.5, 0.999)
 AMPLITUDE = 0.1  # of the error that a scale's noise is as strong as

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn import grad
 
-from picme_training.internal import norms
-from picme_training.internal.norms import Deltas, Norm, Normed
+from picme_training import norms
+from picme_training.norms import Deltas, Norm, Normed
 
 BLOCKS = 5
 REACH = BLOCKS  # pixels that a map loses on each side

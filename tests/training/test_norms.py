@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from picme_rt import _kernels
-from picme_training.internal import norms
-from picme_training.internal.norms import Deltas, Norm
+from picme_training import norms
+from picme_training.norms import Deltas, Norm
 
 LANES = _kernels.lanes()
 BATCH, SHAPE = 2, (9, 11)
