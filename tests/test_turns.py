@@ -97,8 +97,11 @@ def test_ctrl_c_while_waiting_gives_the_turn_on():
 
     def interrupt():
         until(lambda: turns._waiting)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        # Python sees a signal that comes just before a lock blocks when the lock is free again
+        while turns._waiting and not interrupted.wait(0.3):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    interrupted = threading.Event()
     holds, free = threading.Event(), threading.Event()
 
     def hold():
@@ -115,6 +118,7 @@ def test_ctrl_c_while_waiting_gives_the_turn_on():
         with pytest.raises(KeyboardInterrupt), turns:
             pytest.fail("it went in")
     finally:
+        interrupted.set()
         signal.signal(signal.SIGINT, before)
         free.set()
         holder.join()
