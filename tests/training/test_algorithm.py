@@ -363,6 +363,15 @@ def test_pictures_are_moved_each_by_its_own_draw_and_round_the_edge():
     assert shifted(pictures, noise, LossConfig()) is pictures
 
 
+@pytest.mark.parametrize("shift", [1, 3])
+def test_gradients_of_moved_pictures_are_moved_back(shift):
+    random = torch.Generator().manual_seed(0)
+    noise = Noise.draw(2, 4, random)
+    pictures = torch.randn(6, 3, 5, 5, generator=random, dtype=torch.float64, requires_grad=True)
+    config = LossConfig(shift=shift)
+    assert torch.autograd.gradcheck(lambda x: shifted(x, noise, config), pictures)
+
+
 def test_the_terms_see_moved_pictures_and_the_rest_does_not(cats):
     still, moved = cats.run(WEIGHTED), cats.run(WEIGHTED, shift=3)
     for name in still.terms:

@@ -166,7 +166,6 @@ def test_batches_made_ahead_are_those_made_in_turn_to_the_bit(
     photographs, monkeypatch, workers, first, last
 ):
     monkeypatch.setattr(data, "WORKERS", workers)
-    monkeypatch.setattr(data, "AHEAD", 2 * workers)
     batches = data.Batches(photographs, run())
     found = list(data.ahead(batches, first, last))
     assert len(found) == last - first
@@ -189,12 +188,28 @@ class Watched:
 
 
 def test_a_bounded_number_of_batches_is_made_ahead_and_in_other_threads(monkeypatch):
-    monkeypatch.setattr(data, "AHEAD", 3)
+    monkeypatch.setattr(data, "WORKERS", 2)
     watched = Watched()
     with contextlib.closing(data.ahead(watched, 0, 100)) as ready:
         assert [next(ready)[0] for _ in range(5)] == [0, 1, 2, 3, 4]
-    assert set(range(5)) <= set(watched.made) <= set(range(8))
+    assert set(range(5)) <= set(watched.made) <= set(range(9))
     assert threading.main_thread() not in watched.threads
+
+
+def test_for_a_gpu_batches_are_the_same_pinned_and_made_in_more_threads(photographs, monkeypatch):
+    pinned = []
+
+    def pin(tensor):  # which torch refuses where there is no GPU
+        pinned.append(threading.current_thread())
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(data, "WORKERS_FOR_GPU", 3)
+    batches = data.Batches(photographs, run())
+    for i, batch in enumerate(data.ahead(batches, 2, 14, for_gpu=True)):
+        assert same(batch, batches.batch(2 + i))
+    assert len(pinned) == 2 * 12
+    assert threading.main_thread() not in pinned
 
 
 def test_an_error_in_making_a_batch_is_raised_at_its_step():

@@ -1,6 +1,7 @@
 """Algorithm 1: one training pass, from a picture and its hole to the losses of f, g and D."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ class Noise(NamedTuple):
         best: (B, D) normal, of the z_c inferred from the best primitive.
         drawn: (B, D) normal, of the z_c inferred from a drawn primitive.
         choice: (B,) uniform in [0, 1), picks the drawn primitive.
-        shift: (B, 2) uniform in [0, 1), how far a picture moves before it is judged.
+        shift: (B, 2) uniform in [0, 1), how far a picture moves before it is judged; on the CPU,
+            because it says where to cut.
     """
 
     z_m: Tensor
@@ -39,7 +41,7 @@ class Noise(NamedTuple):
         device = generator.device
         z_m, z_c, best, drawn = torch.randn(4, batch, latent, generator=generator, device=device)
         choice = torch.rand(batch, generator=generator, device=device)
-        shift = torch.rand(batch, 2, generator=generator, device=device)
+        shift = torch.rand(batch, 2, generator=generator, device=device).cpu()
         return Noise(z_m, z_c, best, drawn, choice, shift)
 
 
@@ -182,9 +184,37 @@ def shifted(pictures: Tensor, noise: Noise, config: LossConfig) -> Tensor:
     if config.shift == 0:
         return pictures
     moves = (noise.shift * (config.shift + 1)).long().tolist()
-    moves = moves * (len(pictures) // len(moves))
-    moved = [one.roll(move, (1, 2)) for one, move in zip(pictures, moves, strict=True)]
-    return torch.stack(moved).contiguous(memory_format=torch.channels_last)
+    return _moved(pictures, config.shift, moves * (len(pictures) // len(moves)))
+
+
+class _Moved(torch.autograd.Function):
+    """Pictures moved down and right by their own moves; back, their gradients the other way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, most: int, moves: list[list[int]]) -> Tensor:
+        ctx.most, ctx.moves = most, moves
+        return _windows(x, (most, 0), [[most - down, most - right] for down, right in moves])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return _windows(grads[0], (0, ctx.most), ctx.moves), None, None
+
+
+_moved = cast(Callable[[Tensor, int, list[list[int]]], Tensor], _Moved.apply)
+
+
+def _windows(x: Tensor, wider: tuple[int, int], corners: list[list[int]]) -> Tensor:
+    """A window of each picture (n, C, S, S), as large, of what it is when it goes on as a torus.
+
+    Few operations for all: a GPU would wait for a roll of each picture to be asked for.
+    """
+    side = x.shape[-1]
+    wide = F.pad(x, wider * 2, mode="circular")
+    cut = [
+        one[:, top : top + side, left : left + side]
+        for one, (top, left) in zip(wide, corners, strict=True)
+    ]
+    return torch.stack(cut).contiguous(memory_format=torch.channels_last)
 
 
 def discriminator_loss(

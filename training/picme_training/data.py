@@ -19,9 +19,9 @@ from picme_training.config import RunConfig
 from picme_training.pictures import Skipped
 
 WORKERS = max(1, min(4, (os.cpu_count() or 1) // 4))
-"""Threads that make batches."""
-AHEAD = 2 * WORKERS
-"""Batches that are made before they are asked for."""
+"""Threads that make batches; training on a CPU has the other cores."""
+WORKERS_FOR_GPU = max(1, min(8, (os.cpu_count() or 1) // 2))
+"""The same where the training is elsewhere."""
 
 
 class Pictures(NamedTuple):
@@ -118,21 +118,37 @@ class Batches:
         return image, hole
 
 
-def ahead(batches: Batches, first: int, last: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+def ahead(
+    batches: Batches, first: int, last: int, *, for_gpu: bool = False
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     """The batches of the steps `first` to `last` - 1, made in threads while others are used.
 
     An error in making one is raised when its turn comes. Close the generator to end its threads.
+
+    Args:
+        batches: Makes them.
+        first: Step of the first one.
+        last: Step after the last one.
+        for_gpu: Make them in pinned memory, whose copy to a GPU the caller need not wait for, and
+            in more threads.
     """
+    workers = WORKERS_FOR_GPU if for_gpu else WORKERS
+    made_before = 2 * workers
     threads = torch.get_num_threads()
+
+    def make(step: int) -> tuple[Tensor, Tensor]:
+        image, hole = batches.batch(step)
+        return (image.pin_memory(), hole.pin_memory()) if for_gpu else (image, hole)
+
     # The number of cores is a thread's own, and the default of threads to come. A worker keeps to
     # one: a second team of torch's threads would spin beside the training's.
-    pool = ThreadPoolExecutor(WORKERS, "batches", torch.set_num_threads, (1,))
+    pool = ThreadPoolExecutor(workers, "batches", torch.set_num_threads, (1,))
     try:
-        made = deque(pool.submit(batches.batch, step) for step in range(first, last)[:AHEAD])
+        made = deque(pool.submit(make, step) for step in range(first, last)[:made_before])
         for step in range(first, last):
             batch = made.popleft().result()
-            if step + AHEAD < last:
-                made.append(pool.submit(batches.batch, step + AHEAD))
+            if step + made_before < last:
+                made.append(pool.submit(make, step + made_before))
             yield batch
     finally:
         pool.shutdown(cancel_futures=True)

@@ -110,8 +110,9 @@ class Trainer:
         generator = torch.Generator(self.device).manual_seed(schedule.seed * 2**32 + self.step)
         joint = Noise.draw(len(image), self.model.latent_dim, generator)
         noise = Noise(*map(distributed.own, joint))  # rows of what one process would draw
-        image, hole = distributed.own(image), distributed.own(hole).to(self.device)
-        image = image.to(self.device).contiguous(memory_format=torch.channels_last)
+        # from pinned memory the copies to a GPU are queued, and not waited for
+        image, hole = (distributed.own(x).to(self.device, non_blocking=True) for x in (image, hole))
+        image = image.contiguous(memory_format=torch.channels_last)
         rates = (schedule.lr, schedule.lr_discriminator)
         for optimizer, lr in zip(self.optimizers.values(), rates, strict=True):
             optimizer.param_groups[0]["lr"] = lr * schedule.rate(self.step)
@@ -176,7 +177,9 @@ def train(
     every, steps = config.schedule.evaluate_every, _end(trainer, stop)
     with (
         _record(out, trainer.step, steps) as record,
-        contextlib.closing(ahead(batches, trainer.step, steps)) as ready,
+        contextlib.closing(
+            ahead(batches, trainer.step, steps, for_gpu=trainer.device.type == "cuda")
+        ) as ready,
     ):
         began, seen = time.monotonic(), 0
         while trainer.step < steps:
