@@ -163,33 +163,6 @@ def average(run: Path, places: list[Path], shares: list[float]) -> Path:
     return place
 
 
-def with_weights(run: Path, place: Path, model: nn.Module) -> Path:
-    """Writes the checkpoint `place` with `model`'s weights for its own; gives its directory.
-
-    Both the live and the averaged ones are `model`'s. All else, as far as `place` has it, is kept.
-
-    Args:
-        run: The folder of the new checkpoint, without any.
-        place: A checkpoint of the same network.
-        model: The network.
-
-    Raises:
-        InputError: `run` has a checkpoint, or `place` is damaged.
-    """
-    if _all(run):
-        raise InputError(f"{run} holds a run; name another folder")
-    said, fresh_place = describe(place), run / "checkpoints" / place.name
-    with atomic.directory(fresh_place) as fresh:
-        state = {key: value.contiguous() for key, value in model.state_dict().items()}
-        for name in ("model", "ema"):
-            _write(state, fresh / f"{name}.safetensors")
-        for name in ("discriminator", "optimizer"):
-            if (place / f"{name}.safetensors").exists():
-                _write(tensors(place, name), fresh / f"{name}.safetensors")
-        _describe(fresh, said.step, said.pictures, said.config)
-    return fresh_place
-
-
 def _mean(values: list[Tensor], shares: list[float]) -> Tensor:
     if not values[-1].is_floating_point():
         return values[-1]  # a count of batches

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from picme_rt.windows import Crop
-from picme_training import weave
 from picme_training.cropping import Cropping, whole
 
 WIDTHS = {8: 128, 16: 96, 32: 48}
@@ -145,7 +144,6 @@ class Decoder(nn.Module):
             )
             inputs = width
         self.shuffle = size // FINEST
-        self.without_weave = False  # training/unweave.py alone sets it, for its teacher
         width = 24 if size == FINEST else 32
         self.grow = _conv(inputs, width)
         self.detail = _conv(DETAIL, width) if finer else None
@@ -205,8 +203,6 @@ class Decoder(nn.Module):
         if self.fine is not None:
             x = self.fine(x, style)
         colours = self.colours(F.leaky_relu(x, SLOPE))
-        if self.without_weave:
-            colours = colours - weave.woven(colours, self.shuffle)
         if self.shuffle > 1:
             colours = _shuffled(colours, self.shuffle)
         colours = torch.tanh(colours)
