@@ -11,7 +11,7 @@ from picme_training import compact, discriminator
 from picme_training.blocks import Attention, known_at
 from picme_training.config import NetworkConfig
 from picme_training.gaussians import LOG_SIGMA_RANGE
-from picme_training.networks import Picme
+from picme_training.networks import Picme, fold
 
 PRESETS = ("picme", "pic", "cats")
 SIZES = (64, 128, 256)
@@ -381,3 +381,32 @@ def test_the_whitening_has_no_part_in_a_completion():
     model.whiten = None
     with torch.no_grad():
         complete(model, picture(1), centre_hole(1))
+
+
+def test_what_is_flat_in_a_map_is_flat_in_the_pixels_of_an_even_shuffle():
+    torch.manual_seed(0)
+    layer = compact.EvenShuffle(5, 4)
+    flat = torch.randn(2, 5, 1, 1).expand(-1, -1, 4, 4)
+    pixels = F.pixel_shuffle(layer(flat), 4)[:, :, 4:-4, 4:-4]
+    assert (pixels - pixels.mean((2, 3), keepdim=True)).abs().max() < 1e-5
+    assert pixels.std(1).min() > 1e-2  # colours stay apart
+    slope = flat * torch.linspace(-1, 1, 4)
+    assert F.pixel_shuffle(layer(slope), 4)[:, :, 4:-4, 4:-4].std((2, 3)).min() > 1e-2
+
+
+def test_cats_at_256_weaves_no_cells_and_folds_to_a_plain_convolution():
+    torch.manual_seed(0)
+    model = Picme(config("cats", 256, detail=True, push_pull=True)).eval()
+    assert isinstance(model.decoder.colours, compact.EvenShuffle)
+    assert not isinstance(Picme(config("cats", 128)).decoder.colours, compact.EvenShuffle)
+    nn.init.normal_(model.decoder.colours.bias)
+    hole = torch.zeros(1, 1, 256, 256)
+    hole[..., 64:192, 64:192] = 1
+    with torch.no_grad():
+        encoding, mixture = model.encode(torch.rand(1, 3, 256, 256), hole)
+        given = (mixture.mu[:, 0], encoding.z_m.mu, encoding.features, hole)
+        before = model.decode(*given)[-1]
+        after = fold(model).decode(*given)[-1]
+    assert type(model.decoder.colours) is nn.Conv2d
+    assert (before - after).abs().max() < 1e-5
+    assert fold(model) is model  # folding twice changes nothing

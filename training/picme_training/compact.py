@@ -3,7 +3,7 @@
 The picture enters at 32x32 by pixel-unshuffle; z reaches every scale of the decoder as a
 per-channel scale and shift; the features of I_m reach it weighted by the share of known pixels, so
 that the hole is filled from z and from the coarsest map. Above 64x64 the picture leaves it by
-pixel-shuffle. With `detail` the decoder's last map also sees the known pixels around the hole as
+pixel-shuffle, at 256x256 by one that makes flat cells of flat maps. With `detail` the decoder's last map also sees the known pixels around the hole as
 they are, through one convolution of I_m, so that a filling goes on where the picture ends. No
 operation spans the whole image above 8x8, hence a runtime may decode the hole alone
 (`Decoder.crops`). docs/method.md lists these departures.
@@ -26,7 +26,10 @@ SLOPE = 0.2
 
 
 def _conv(inputs: int, outputs: int, side: int = 3, stride: int = 1) -> nn.Conv2d:
-    layer = nn.Conv2d(inputs, outputs, side, stride, padding=(side - 1) // 2)
+    return _begun(nn.Conv2d(inputs, outputs, side, stride, padding=(side - 1) // 2))
+
+
+def _begun(layer: nn.Conv2d) -> nn.Conv2d:
     nn.init.kaiming_normal_(layer.weight, a=SLOPE)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # bias is there by default
     return layer
@@ -54,6 +57,31 @@ def _shuffled(x: Tensor, ratio: int) -> Tensor:
     weights = torch.eye(3, device=x.device)[:, :, None, None] * (line[:, None] * line)
     pixels = F.pad(F.pixel_shuffle(x, ratio), (1, 1, 1, 1), mode="reflect")
     return F.conv2d(pixels, weights)
+
+
+class EvenShuffle(nn.Conv2d):
+    """The 3x3 convolution before a pixel-shuffle: what is flat in its map is flat in its pixels.
+
+    Each of a cell's r x r pixels has a filter of its own. Where a map has nothing to say about them
+    these would still differ, and losses that like texture have them say the same in every cell: a
+    weave of period r. So a colour's r r filters are held to one sum for each input, and its biases
+    to one value; slopes and edges may differ as before. ICNR (Aitken et al. 2017) begins so.
+    """
+
+    def __init__(self, inputs: int, ratio: int):
+        super().__init__(inputs, 3 * ratio**2, 3, padding=1)
+
+    def even(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias as they are used: the nearest that have equal sums."""
+        assert self.bias is not None
+        sums = self.weight.sum((2, 3)).view(3, -1, self.in_channels)
+        excess = (sums - sums.mean(1, keepdim=True)).flatten(0, 1)
+        colours = self.bias.view(3, -1)
+        bias = colours.mean(1, keepdim=True).expand_as(colours).flatten()
+        return self.weight - excess[:, :, None, None] / 9, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, *self.even(), padding=1)
 
 
 class Residual(nn.Module):
@@ -148,7 +176,13 @@ class Decoder(nn.Module):
         self.grow = _conv(inputs, width)
         self.detail = _conv(DETAIL, width) if finer else None
         self.fine = Residual(width, styled=True) if size > FINEST else None
-        self.colours = _conv(width, 3 * self.shuffle**2)
+        # at period 2 the filter that ends the shuffle lets no weave pass
+        uneven = self.shuffle <= 2
+        self.colours = _begun(
+            nn.Conv2d(width, 3 * self.shuffle**2, 3, padding=1)
+            if uneven
+            else EvenShuffle(width, self.shuffle)
+        )
         # Each 3x3 reaches one place; bilinear one of the finer map; what ends the shuffle a pixel
         reach = int(self.shuffle > 1)
         self.crops = (
@@ -157,6 +191,14 @@ class Decoder(nn.Module):
         )
         with torch.no_grad():
             self.colours.weight.mul_(0.3)  # start inside of tanh's flat ends
+
+    def fold(self) -> None:
+        """Replaces an `EvenShuffle` by the plain convolution that it is, in place."""
+        if isinstance(self.colours, EvenShuffle):
+            weight, bias = self.colours.even()
+            plain = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
+            plain.load_state_dict({"weight": weight.detach(), "bias": bias.detach()})
+            self.colours = plain
 
     def prepared(self, features: tuple[Tensor, ...], hole: Tensor) -> tuple[Tensor, ...]:
         """What I_m adds to the decoder's maps: the same for all completions, so computed once.

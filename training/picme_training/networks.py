@@ -297,6 +297,8 @@ class Picme(nn.Module):
 def fold(model: Picme) -> Picme:
     """Replaces spectral norm by the normalised weights, in place, and ends training (method.md 16).
 
+    Likewise the even filters of `cats` before its pixel-shuffle.
+
     In place, because a deep copy shares its parametrized classes with the model: folding the copy
     would break the model.
     """
@@ -304,4 +306,6 @@ def fold(model: Picme) -> Picme:
     for module in list(model.modules()):
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    if isinstance(model.decoder, compact.Decoder):
+        model.decoder.fold()
     return model.requires_grad_(False)
