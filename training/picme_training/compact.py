@@ -3,8 +3,9 @@
 The picture enters at 32x32 by pixel-unshuffle; z reaches every scale of the decoder as a
 per-channel scale and shift; the features of I_m reach it weighted by the share of known pixels, so
 that the hole is filled from z and from the coarsest map. Above 64x64 the picture leaves it by
-pixel-shuffle, at 256x256 by one that makes flat cells of flat maps. With `detail` the decoder's last map also sees the known pixels around the hole as
-they are, through one convolution of I_m, so that a filling goes on where the picture ends. No
+pixel-shuffle, at 256x256 by one that makes flat cells of flat maps. With `detail` the decoder's
+last map also sees the known pixels around the hole as they are, through one convolution of I_m, so
+that a filling goes on where the picture ends. No
 operation spans the whole image above 8x8, hence a runtime may decode the hole alone
 (`Decoder.crops`). docs/method.md lists these departures.
 """

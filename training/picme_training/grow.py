@@ -1,10 +1,10 @@
 """Weights of `cats` at one size as the beginning of a run at a larger one.
 
 A network of 64x64 learns what a cat is for half the arithmetic of one of 128x128. The larger one
-then begins as the smaller one exactly, but for the weave of 2 x 2 pixels that the shuffle of 256x256
-holds back (`compact.EvenShuffle`): its encoder sees the means of r x r pixels, its decoder
+then begins as the smaller one exactly: its encoder sees the means of r x r pixels, its decoder
 repeats each pixel r x r times, its discriminator looks at one pixel of r x r (a mean would have
-another spectral norm), and what is new adds nothing yet.
+another spectral norm), and what is new adds nothing yet. One of 256x256 holds back what the pixels
+of the smaller one's cells have for good against one another (`compact.EvenShuffle`).
 """
 
 import math

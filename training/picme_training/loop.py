@@ -173,6 +173,8 @@ def train(
             or `stop` lies behind it or past the last step.
     """
     trainer = Trainer(config, torch.device(device), lpips)
+    if trainer.device.type == "cuda":  # every step has the same sizes: the fastest way to each
+        torch.backends.cudnn.benchmark = True
     _prepare(out, trainer, resume, start_from)
     every, steps = config.schedule.evaluate_every, _end(trainer, stop)
     with (
