@@ -19,7 +19,7 @@ class Turns:
     def __init__(self, places: int, longest: float | None = None):
         self._places, self._longest = places, longest
         self._inside = 0
-        self._waiting: deque[threading.Lock] = deque()
+        self._waiting: deque[_Turn] = deque()
         self._lock = threading.Lock()
 
     @property
@@ -28,38 +28,52 @@ class Turns:
         return self._inside
 
     def __enter__(self) -> Self:
-        with self._lock:
-            if self._inside < self._places or self._longest == 0:
-                self._inside += 1
-                return self
-            turn = threading.Lock()
-            turn.acquire()
-            self._waiting.append(turn)
+        turn = _Turn()
         try:
-            turn.acquire(timeout=-1 if self._longest is None else self._longest)
-        except BaseException:  # Ctrl-C
-            if self._called(turn):
+            with self._lock:
+                if self._inside < self._places or self._longest == 0:
+                    self._go_in(turn)
+                    return self
+                self._waiting.append(turn)
+            turn.called.acquire(timeout=-1 if self._longest is None else self._longest)
+            with self._lock:
+                if not turn.inside:  # waited long enough
+                    self._waiting.remove(turn)
+                    self._go_in(turn)
+        except BaseException:  # Ctrl-C, at whatever moment
+            with self._lock:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+            if turn.inside:
                 self._leave()
             raise
-        if not self._called(turn):
-            with self._lock:
-                self._inside += 1
         return self
 
     def __exit__(self, *error: object) -> None:
         self._leave()
 
-    def _called(self, turn: threading.Lock) -> bool:
-        """Whether a place was given to it; else it stops waiting."""
-        with self._lock:
-            if turn not in self._waiting:
-                return True
-            self._waiting.remove(turn)
-            return False
+    def _go_in(self, turn: "_Turn") -> None:
+        self._inside += 1
+        turn.inside = True
 
     def _leave(self) -> None:
         with self._lock:
             self._inside -= 1
             if self._waiting and self._inside < self._places:
-                self._inside += 1
-                self._waiting.popleft().release()
+                turn = self._waiting.popleft()
+                self._go_in(turn)
+                turn.called.release()
+
+
+class _Turn:
+    """One thread's.
+
+    Attributes:
+        called: Released once a place is given to it.
+        inside: Whether it has a place.
+    """
+
+    def __init__(self) -> None:
+        self.called = threading.Lock()
+        self.called.acquire()
+        self.inside = False

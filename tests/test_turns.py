@@ -3,6 +3,7 @@
 import math
 import signal
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -125,6 +126,35 @@ def test_ctrl_c_while_waiting_gives_the_turn_on():
         helper.join()
     assert turns._inside == 0
     assert not turns._waiting
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_ctrl_c_right_after_joining_leaves_no_turn_behind(monkeypatch, free):
+    turns = Turns(1)
+
+    class Interrupted(deque):
+        def append(self, turn):
+            super().append(turn)
+            raise KeyboardInterrupt
+
+    def interrupted(turn, go_in=turns._go_in):
+        go_in(turn)
+        raise KeyboardInterrupt
+
+    if free:
+        monkeypatch.setattr(turns, "_go_in", interrupted)
+    else:
+        turns.__enter__()
+        turns._waiting = Interrupted()
+    with pytest.raises(KeyboardInterrupt), turns:
+        pytest.fail("it went in")
+    assert not turns._waiting
+    monkeypatch.undo()
+    if not free:
+        turns.__exit__()
+    assert turns.inside == 0
+    with turns:
+        assert turns.inside == 1
 
 
 class Runner:
