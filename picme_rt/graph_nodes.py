@@ -13,7 +13,8 @@ class Value(NamedTuple):
     """What is known of a value before the graph runs, at batch 1.
 
     Attributes:
-        kind: float32, int64 for shapes, or int8 between quantising and restoring.
+        kind: float32, int64 for shapes, int8 between quantising and restoring, or float16 as
+            weights are stored.
         shape: All axes, the batch's too.
         content: Its numbers in a row, where they are few and known.
         fixed: Whether it lies in the file.

@@ -26,7 +26,7 @@ MOST_BYTES = 4 << 30
 """Most bytes of all values of a graph together, whatever the picture's size."""
 MOST_VALUE_BYTES = 1 << 30
 _NOTHING = Value("int64", ())
-_TYPES = {"float32": "<f4", "int8": "i1", "int64": "<i8"}
+_TYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1", "int64": "<i8"}
 _KNOWN = 64  # numbers of a weight that a rule may ask for
 
 

@@ -14,13 +14,13 @@ from picme_rt.errors import EngineError
 
 OPSET = 21  # from 23 on, attention becomes one operator that TensorRT's parser refuses
 IR_VERSIONS = (8, 13)
-ITEM_BYTES = {"float32": 4, "int8": 1, "int64": 8}
+ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, "int64": 8}
 MOST_ENTRIES = 4096  # nodes, weights or values of a graph; ours have up to 170
 MOST_NUMBERS = 64  # inputs, outputs, axes or attributes in a row
 MOST_TEXT = 1024  # bytes of a name
 MOST_AXES = 8
 
-Kind = Literal["float32", "int8", "int64"]
+Kind = Literal["float32", "float16", "int8", "int64"]
 Attribute = int | float | str | tuple[int, ...]
 
 
@@ -124,7 +124,7 @@ _MODEL: _Fields = {
     7: _Field("graph", _GRAPH),
     8: _Field("opset_import", _OPSET, True),
 }
-_KINDS: dict[int, Kind] = {1: "float32", 3: "int8", 7: "int64"}
+_KINDS: dict[int, Kind] = {1: "float32", 3: "int8", 7: "int64", 10: "float16"}
 _ATTRIBUTE_TYPES = {1: "f", 2: "i", 3: "s", 7: "ints"}
 
 
@@ -216,7 +216,9 @@ def _node(entry: dict[str, Any]) -> Node:
 
 def _kind(name: str, number: int | None) -> Kind:
     if number not in _KINDS:
-        raise EngineError(f"value {name!r} must be float32, int8 or int64, got ONNX type {number}")
+        raise EngineError(
+            f"value {name!r} must be float32, float16, int8 or int64, got ONNX type {number}"
+        )
     return _KINDS[number]
 
 

@@ -16,6 +16,8 @@ from picme_rt import operators_layout as layout
 from picme_rt.errors import EngineError
 from picme_rt.graph_nodes import Call, Results, Shape, Value
 
+_FLOAT = 1  # float32, by ONNX's number
+
 
 def _elementwise(call: Call) -> Results:
     one, other = call.inputs("float32", "float32")
@@ -30,6 +32,16 @@ def _unary(call: Call) -> Results:
 def _leaky_relu(call: Call) -> Results:
     call.real("alpha", 0.01, 0.0, 1.0)
     return _unary(call)
+
+
+def _cast(call: Call) -> Results:
+    """From a weight that is stored as float16, to what all else computes in."""
+    (x,) = call.inputs("float16")
+    if not x.fixed:
+        raise EngineError("only a weight of the file may be float16")
+    call.only(to=_FLOAT)
+    call.default(saturate=1)
+    return Results([Value("float32", x.shape, fixed=True)])
 
 
 def _softmax(call: Call) -> Results:
@@ -192,6 +204,7 @@ def _windows(sides: Shape, kernel: Shape, strides: Shape, pads: Shape) -> Shape:
 RULES: dict[str, Callable[[Call], Results]] = {
     "Add": _elementwise,
     "AveragePool": _average_pool,
+    "Cast": _cast,
     "Clip": _clip,
     "Concat": layout.concat,
     "Conv": _conv,

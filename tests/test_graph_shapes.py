@@ -132,7 +132,46 @@ def test_the_shape_of_a_value_may_be_the_shape_of_another():
 
 
 def test_every_operator_has_a_case():
-    assert {case[0] for case in GOOD} | {"Shape", "Slice", "QuantizeLinear"} == set(RULES)
+    assert {case[0] for case in GOOD} | {"Shape", "Slice", "QuantizeLinear", "Cast"} == set(RULES)
+
+
+def weights_in_half(weight=None, *, through=None, **attributes):
+    """A convolution whose weights lie in the file as float16."""
+    stored = np.ones((4, 1, 3, 3), np.float16) if weight is None else weight
+    nodes = [
+        helper.make_node("Cast", ["v" if through else "w"], ["r"], **attributes),
+        helper.make_node("Conv", ["hole", "r"], ["out"], kernel_shape=[3, 3], group=1),
+    ]
+    if through:
+        more = {"Transpose": {"perm": [0, 1, 2, 3]}, "Concat": {"axis": 0}}.get(through, {})
+        nodes.insert(0, helper.make_node(through, ["w"], ["v"], **more))
+    return graph_file(nodes, {"w": stored}, (4, 14, 14))
+
+
+def test_weights_may_lie_in_a_file_as_float16():
+    check(weights_in_half(to=1), (4, 14, 14))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (weights_in_half(to=10), "to must be 1, got 10"),
+        (weights_in_half(to=1, saturate=0), "saturate must be 1"),
+        (weights_in_half(np.ones((4, 1, 3, 3), np.float32), to=1), "inputs must be"),
+        (weights_in_half(through="Transpose", to=1), "inputs must be"),
+        (weights_in_half(through="Concat", to=1), "only a weight of the file may be float16"),
+        (weights_in_half(through="Tanh", to=1), "inputs must be"),
+    ],
+)
+def test_float16_is_for_weights_alone(content, says):
+    with pytest.raises(EngineError, match=says):
+        check(content, (4, 14, 14))
+
+
+def test_float16_is_cast_before_it_is_used():
+    nodes = [helper.make_node("Conv", ["hole", "w"], ["out"], kernel_shape=[3, 3], group=1)]
+    with pytest.raises(EngineError, match="one kind"):
+        check(graph_file(nodes, {"w": np.ones((4, 1, 3, 3), np.float16)}, (4, 14, 14)), (4, 14, 14))
 
 
 def weights_in_int8(axis, scales, levels=None, **more):

@@ -2,11 +2,11 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from picme_export import graphs, rewrites, variant, verify
+from picme_export import graphs, half_weights, rewrites, variant, verify
 from picme_export.variant import Calibration
 from picme_rt import atomic
 from picme_rt import engine as engines
@@ -14,6 +14,8 @@ from picme_rt.errors import InputError
 from picme_rt.framing import Framing
 from picme_training import checkpoint
 from picme_training.networks import Picme, fold
+
+Stored = Literal["fp32", "fp16"]
 
 
 def export(
@@ -25,6 +27,7 @@ def export(
     provenance: dict[str, Any] | None = None,
     calibration: Calibration | None = None,
     rewritten_for: rewrites.Target = "cpu",
+    weights: Stored = "fp32",
     force: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Exports the averaged weights of a checkpoint and compares both graphs with torch.
@@ -37,6 +40,7 @@ def export(
         provenance: Entries about data, licence and commit.
         calibration: Adds lower precisions.
         rewritten_for: What the graphs are rewritten for; they run everywhere either way.
+        weights: How large weights lie in the files; fp16 rounds them, for half the size.
         force: Replace an engine that exists.
 
     Returns:
@@ -59,7 +63,7 @@ def export(
     }
     return write(
         model, target, name=name or target.name, framing=config.framing, card=card, about=about,
-        calibration=calibration, rewritten_for=rewritten_for, force=force,
+        calibration=calibration, rewritten_for=rewritten_for, weights=weights, force=force,
     )  # fmt: skip
 
 
@@ -73,9 +77,10 @@ def write(
     about: dict[str, Any] | None = None,
     calibration: Calibration | None = None,
     rewritten_for: rewrites.Target = "cpu",
+    weights: Stored = "fp32",
     force: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Writes a model, of any weights, as an engine; its spectral norm is folded in place."""
+    """Writes a model, of any weights, as an engine; it is folded, and rounded, in place."""
     tables = graphs.tables_of(model)
     takes_z_m = tables.decoder.inputs[1].name == "z_m"
     modules = {
@@ -86,11 +91,14 @@ def write(
         raise InputError(f"{target} exists and is no engine; export to another place")
     with atomic.directory(target, force=force) as fresh:
         fold(model)
+        if weights == "fp16":
+            half_weights.round_(model)
         (fresh / "fp32").mkdir()
         errors, done = {}, {}
         for role, module in modules.items():
             path, graph = fresh / "fp32" / f"{role}.onnx", getattr(tables, role)
-            done[role] = graphs.to_onnx(module, graph, path, target=rewritten_for)
+            half = weights == "fp16"
+            done[role] = graphs.to_onnx(module, graph, path, target=rewritten_for, half=half)
             errors[role] = verify.parity(model, module, graph, path)
         if card is not None:
             (fresh / "MODEL_CARD.md").write_bytes(card.read_bytes())
@@ -117,6 +125,7 @@ def write(
                 "parity": errors,
                 "graphs": done,
                 "rewritten_for": rewritten_for,
+                "weights": weights,
             },
             crops=graphs.crops_of(model),
         )

@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from picme_export import mean_as_conv, rewrites
+from picme_export import half_weights, mean_as_conv, rewrites
 from picme_rt import graph_shapes, tensors
 from picme_rt.onnx_file import OPSET
 from picme_rt.windows import Crop
@@ -116,6 +116,7 @@ def to_onnx(
     *,
     rewrite: bool = True,
     target: rewrites.Target = "cpu",
+    half: bool = False,
 ) -> dict[str, Any]:
     """Writes one graph with a free batch axis, weights inside, without paths of this machine.
 
@@ -125,6 +126,7 @@ def to_onnx(
         path: The file.
         rewrite: Whether the exact rewrites are applied; a benchmark compares with the plain graph.
         target: Of the rewrites.
+        half: Whether weights are stored as float16, where that holds them exactly.
 
     Returns:
         What the rewrites did (`rewrites.apply`); nothing for a plain graph.
@@ -167,6 +169,8 @@ def to_onnx(
         return graph_shapes.check(model.SerializeToString(), graph, crops).macs
 
     report = rewrites.apply(model, macs, target) if rewrite else {}
+    if half:
+        half_weights.store(model)
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
     graph_shapes.check(content, graph, crops)  # what a reader would refuse is not written

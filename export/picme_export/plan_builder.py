@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import onnx
 
-from picme_export import device_decoder, half
+from picme_export import device_decoder, half, half_weights
 from picme_export.build_progress import BuildProgress
 from picme_rt import atomic, cuda_runtime, plans, tensors
 from picme_rt import engine as engines
@@ -98,7 +98,7 @@ def graphs(engine: Engine, precision: str) -> dict[str, tuple[onnx.ModelProto, t
     """
     found = {}
     for role, file in plans.sources(engine, precision).items():
-        model, table = onnx.load_from_string(engine.read(file)), getattr(engine.tables, role)
+        model, table = half_weights.parsed(engine.read(file)), getattr(engine.tables, role)
         if role == "decoder":
             model, table = device_decoder.rewrite(model, table), plans.decoder_table(table)
         if precision in ("fp16", "bf16"):

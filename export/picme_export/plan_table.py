@@ -15,7 +15,7 @@ from typing import NamedTuple, get_args
 import onnx
 import torch
 
-from picme_export import device_decoder, export, plan_builder, quantise
+from picme_export import device_decoder, export, half_weights, plan_builder, quantise
 from picme_rt import engine as engines
 from picme_rt import plans
 from picme_rt.backends import tensorrt_library
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 def int8_decoder(engine: Engine) -> onnx.ModelProto:
     """A decoder for plans, all convolutions in int8 with made-up ranges: to be built, not run."""
-    model = onnx.load_from_string(engine.read(engine.variants["fp32"]["decoder"]))
+    model = half_weights.parsed(engine.read(engine.variants["fp32"]["decoder"]))
     every = quantise.layers(model)
     ranges = dict.fromkeys(quantise.activations(every), 4.0)
     return device_decoder.rewrite(quantise.quantise(model, every, ranges), engine.tables.decoder)

@@ -4,9 +4,7 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-import onnx
-
-from picme_export import calibrate, quality, quantise
+from picme_export import calibrate, half_weights, quality, quantise
 from picme_rt import atomic, graph_shapes
 from picme_rt import engine as engines
 from picme_rt.errors import InputError
@@ -77,7 +75,7 @@ def _int8(engine: engines.Engine, pictures: list[tuple[Image, Hole]]) -> engines
     """Writes int8/decoder.onnx; the encoder is that of fp32, so that the latents are the same."""
     roles, table = engine.variants["fp32"], engine.tables.decoder
     content = engine.read(roles["decoder"])
-    cost, model = graph_shapes.check(content, table, engine.crops), onnx.load_from_string(content)
+    cost, model = graph_shapes.check(content, table, engine.crops), half_weights.parsed(content)
     macs = quantise.multiplications(model, cost.shapes)
     feeds = calibrate.decoder_feeds(engine, pictures)
     names = quantise.activations(quantise.layers(model))

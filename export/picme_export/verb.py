@@ -51,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "launches half as many operators of its own (default: gpu with a --target of plans, but "
         "in bf16, which TensorRT-RTX has no transposed convolution of; else cpu)",
     )  # fmt: skip
+    parser.add_argument(
+        "--weights", choices=("fp32", "fp16"), default="fp32",
+        help="how the weights of a checkpoint lie in the files: fp16 rounds them and takes half "
+        "the space; what runs computes as before (default: fp32)",
+    )  # fmt: skip
     parser.add_argument("--name", help="the engine's name (default: the directory's)")
     parser.add_argument("--card", type=Path, help="a model card to put into the engine")
     parser.add_argument("--data", default="", help="provenance: what it was trained on")
@@ -85,6 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
             provenance={name: value for name, value in entries.items() if value},
             calibration=calibration,
             rewritten_for=_rewritten_for(arguments),
+            weights=arguments.weights,
             force=arguments.force,
         )
     _print(arguments, errors)

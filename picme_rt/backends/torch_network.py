@@ -25,7 +25,7 @@ DTYPES = {
 _LAYERS = {"Conv", "ConvTranspose", "Gemm"}
 _ELEMENTWISE = {"Add", "Div", "Mul", "Sub"}
 _READ_BY_HOST = {"Clip", "Resize"}  # bounds and factors; a GPU would be waited for
-_KINDS = {"float32": "<f4", "int8": "i1", "int64": "<i8"}
+_KINDS = {"float32": "<f4", "float16": "<f2", "int8": "i1", "int64": "<i8"}
 
 
 class _Step(NamedTuple):

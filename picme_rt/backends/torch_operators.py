@@ -111,6 +111,10 @@ def _instance_norm(node: Node, how: How) -> Run:
     return run
 
 
+def _cast(node: Node, how: How) -> Run:
+    return lambda x: x.float()
+
+
 def _average_pool(node: Node, how: How) -> Run:
     kernel, strides = _row(node, "kernel_shape", ()), _row(node, "strides", (1, 1))
     return lambda x: F.avg_pool2d(x, kernel, strides)
@@ -300,6 +304,7 @@ def _leaky_relu(node: Node, how: How) -> Run:
 MAKERS: dict[str, Callable[[Node, How], Run]] = {
     "Add": _plain(torch.add),
     "AveragePool": _average_pool,
+    "Cast": _cast,
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _conv,

@@ -53,6 +53,11 @@ class _Graph:
     def normal(self, *shape):
         return self.keep((0.3 * self.random.standard_normal(shape)).astype(np.float32))
 
+    def half(self, *shape):
+        """A weight that lies in the file as float16."""
+        stored = self.keep((0.3 * self.random.standard_normal(shape)).astype(np.float16))
+        return self.put("Cast", stored, to=1)
+
     def real(self, *numbers):
         return self.keep(np.array(numbers if len(numbers) > 1 else numbers[0], np.float32))
 
@@ -60,7 +65,7 @@ class _Graph:
         return self.keep(np.array(numbers, np.int64))
 
     def gemm(self, x, wide, out, *, bias=True):
-        weight = self.normal(out, wide)
+        weight = self.half(out, wide)
         more = (self.normal(out),) if bias else ()
         return self.put("Gemm", x, weight, *more, transA=0, transB=1, alpha=1.0, beta=1.0)
 

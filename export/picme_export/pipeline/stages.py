@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import DTypeLike
 
+from picme_export import half_weights
 from picme_export.pipeline import fit, paste, region, sampler
 from picme_export.pipeline.steps import Axes, Steps, Value
 from picme_rt import windows
@@ -63,8 +64,8 @@ def of(engine: Engine) -> Stages:
     if "fp32" not in engine.variants:
         raise InputError(f"{engine.path} must have fp32, got {list(engine.variants)}")
     found, size = graphs.read(engine, "fp32"), engine.size
-    encoder = onnx.load_from_string(found.encoder.content)
-    decoder = onnx.load_from_string(found.decoder.content)
+    encoder = half_weights.parsed(found.encoder.content)
+    decoder = half_weights.parsed(found.decoder.content)
     table = engine.tables
     encoded = tuple(tensor.name for tensor in table.encoder.outputs)
     kept = tuple(name for name in encoded if name not in _MIXTURE)
