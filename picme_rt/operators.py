@@ -8,6 +8,7 @@ one and the same value, that value alone.
 """
 
 import math
+import operator
 from collections.abc import Callable
 
 from picme_rt import operator_values as values
@@ -20,6 +21,14 @@ from picme_rt.graph_nodes import Call, Results, Shape, Value
 def _elementwise(call: Call) -> Results:
     one, other = call.inputs("float32", "float32")
     return Results([Value("float32", values.broadcast(one.shape, other.shape))])
+
+
+def _add(call: Call) -> Results:
+    return _elementwise(call) if call.kind() == "float32" else layout.ends(call, operator.add)
+
+
+def _mul(call: Call) -> Results:
+    return _elementwise(call) if call.kind() == "float32" else layout.ends(call, operator.mul)
 
 
 def _unary(call: Call) -> Results:
@@ -190,7 +199,7 @@ def _windows(sides: Shape, kernel: Shape, strides: Shape, pads: Shape) -> Shape:
 
 
 RULES: dict[str, Callable[[Call], Results]] = {
-    "Add": _elementwise,
+    "Add": _add,
     "AveragePool": _average_pool,
     "Clip": _clip,
     "Concat": layout.concat,
@@ -206,7 +215,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "LeakyRelu": _leaky_relu,
     "LogSoftmax": _softmax,
     "MatMul": _matmul,
-    "Mul": _elementwise,
+    "Mul": _mul,
     "Pad": _pad,
     "QuantizeLinear": int8.quantize,
     "Reshape": layout.reshape,
