@@ -98,7 +98,9 @@ def test_a_halo_of_one_place_less_would_be_wrong(exported, preset, size, side):
         less = {"before": crop.before - (side == 0), "after": crop.after - (side == 1)}
         less["halo"] = max(crop.halo - 1, 0)
         model.decoder.crops = (*kept[:i], crop._replace(**less), *kept[i + 1 :])
-        boxes = [Box(a, a, a + n, a + n) for a in range(20, 30) for n in (1, 2, 3, 4, 6)][:: size // S]
+        boxes = [Box(a, a, a + n, a + n) for a in range(20, 30) for n in (1, 2, 3, 4, 6)][
+            :: size // S
+        ]
         try:
             worst = max(largest_error(model, inputs, whole, box) for box in boxes)
         finally:
