@@ -8,6 +8,7 @@ one and the same value, that value alone.
 """
 
 import math
+import operator
 from collections.abc import Callable
 
 from picme_rt import operator_values as values
@@ -22,6 +23,14 @@ _FLOAT = 1  # float32, by ONNX's number
 def _elementwise(call: Call) -> Results:
     one, other = call.inputs("float32", "float32")
     return Results([Value("float32", values.broadcast(one.shape, other.shape))])
+
+
+def _add(call: Call) -> Results:
+    return _elementwise(call) if call.kind() == "float32" else layout.ends(call, operator.add)
+
+
+def _mul(call: Call) -> Results:
+    return _elementwise(call) if call.kind() == "float32" else layout.ends(call, operator.mul)
 
 
 def _unary(call: Call) -> Results:
@@ -202,7 +211,7 @@ def _windows(sides: Shape, kernel: Shape, strides: Shape, pads: Shape) -> Shape:
 
 
 RULES: dict[str, Callable[[Call], Results]] = {
-    "Add": _elementwise,
+    "Add": _add,
     "AveragePool": _average_pool,
     "Cast": _cast,
     "Clip": _clip,
@@ -219,7 +228,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "LeakyRelu": _leaky_relu,
     "LogSoftmax": _softmax,
     "MatMul": _matmul,
-    "Mul": _elementwise,
+    "Mul": _mul,
     "Pad": _pad,
     "QuantizeLinear": int8.quantize,
     "Reshape": layout.reshape,

@@ -1,6 +1,7 @@
 """Rules of the operators that move numbers and compute none."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -109,6 +110,18 @@ def slice_(call: Call) -> Results:
         raise EngineError(f"a window must be inside of {x.shape}, got {sides}")
     window = (int(last - first) for first, last, _ in sides)
     return Results([Value("float32", (*x.shape[:2], *window))])
+
+
+def ends(call: Call, of: Callable[[float, float], float]) -> Results:
+    """Add and Mul of integers: where a window lies in a map that was not cropped before it."""
+    pair = call.inputs("int64", "int64")
+    known = [value.content for value in pair]
+    if not any(value.free for value in pair) or any(
+        value.shape not in ((), (2,)) for value in pair
+    ):
+        raise EngineError(f"integers that it takes must be two of a box, got {values.shapes(pair)}")
+    one, other = ((numbers or ()) * (1 if len(numbers or ()) == 2 else 2) for numbers in known)
+    return Results([Value("int64", (2,), tuple(map(of, one, other)), free=True)])
 
 
 def shape(call: Call) -> Results:

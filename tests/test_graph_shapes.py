@@ -397,6 +397,14 @@ BAD_CROPS = {
         {"ends": ("first", "v"), "weights": {"two": np.array(2, np.int64)},
          "more": [helper.make_node("Gather", ["box", "two"], ["v"], axis=0)]},
         "indices must be in axis 0"),
+    "a sum of numbers of the file": (
+        {"ends": ("first", "v"), "weights": {"b": integers(1, 1)},
+         "more": [helper.make_node("Add", ["b", "b"], ["v"])]},
+        "must be two of a box"),
+    "a window moved beyond the map": (
+        {"ends": ("first", "v"), "weights": {"b": integers(99, 99)},
+         "more": [helper.make_node("Add", ["last", "b"], ["v"])]},
+        "a window must be inside of"),
 }  # fmt: skip
 
 

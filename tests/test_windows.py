@@ -10,6 +10,7 @@ from picme_rt.windows import STEP, Crop, windows
 
 PRESETS = {
     "cats": (64, (Crop(8, 1, 1, 3), Crop(16, 1, 0, 4))),
+    "cats, shuffled": (64, (Crop(8, 1, 1, 3), Crop(16, 0, 0, 4), Crop(16, 1, 1, 0))),
     "picme": (64, (Crop(32, 1, 2, 0),)),
     "whole": (64, ()),
 }

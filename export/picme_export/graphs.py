@@ -60,10 +60,9 @@ def _slices(box: Tensor) -> cropping.Cropping:
     for one (`verify.parity` compares boxes of several sizes).
     """
 
-    def crop(x: Tensor, place: int) -> Tensor:
-        ends = box[2 * place], box[2 * place + 1]
-        axes = torch.tensor([2, 3])
-        return torch.onnx.ops.symbolic("Slice", (x, *ends, axes), dtype=x.dtype, shape=x.shape)
+    def crop(x: Tensor, place: int, ratios: tuple[int, ...] = ()) -> Tensor:
+        given = (x, *cropping.ends(box, place, ratios), torch.tensor([2, 3]))
+        return torch.onnx.ops.symbolic("Slice", given, dtype=x.dtype, shape=x.shape)
 
     return crop
 

@@ -106,8 +106,9 @@ class Residual(nn.Module):
 class Encoder(nn.Module):
     """(B, C, S, S) -> maps at 32x32, 16x16 and 8x8; before them those of finer places.
 
-    With `detail` that is a map of 64x64; with `push_pull`, before it, what is pasted at S x S,
-    folded to 32x32. `shapes` are those of the maps as `Decoder.prepared` leaves them.
+    With `detail` that is a map of 64x64; with `push_pull`, before it, what is pasted at S x S: the
+    filling by its nearness, and how much of the decoder's own colours is added to it. `shapes` are
+    those of the maps as `Decoder.prepared` leaves them.
     """
 
     def __init__(self, size: int, inputs: int, *, detail: bool = False, push_pull: bool = False):
@@ -124,9 +125,9 @@ class Encoder(nn.Module):
         self.block8 = Residual(WIDTHS[8])
         self.shapes: list[tuple[int, ...]] = [(WIDTHS[s], s, s) for s in (32, 16, 8)]
         if detail:
-            self.shapes.insert(0, (4 * DETAIL, 32, 32))
+            self.shapes.insert(0, (DETAIL, FINEST, FINEST))
         if push_pull:
-            self.shapes.insert(0, (6 * self.unshuffle**2, 32, 32))
+            self.shapes[:0] = [(3, size, size), (1, size, size)]
 
     def forward(
         self, x: Tensor, smooth: Tensor | None = None, near: Tensor | None = None
@@ -139,10 +140,7 @@ class Encoder(nn.Module):
         filled: tuple[Tensor, ...] = ()
         if smooth is not None and near is not None:
             x = torch.cat([x, smooth, near], dim=1)
-            # 1 - near three times: an engine's Split gives equal parts alone. Folded in two steps,
-            # as the decoder unfolds it in two, with a crop between them
-            paste = torch.cat([near * smooth, *[1 - near] * 3], dim=1)
-            filled = (F.pixel_unshuffle(F.pixel_unshuffle(paste, self.unshuffle // 2), 2),)
+            filled = near * smooth, 1 - near
         # One filter for all places of 64x64: a filter for each of four would print its grid
         detail = self.detail(F.pixel_unshuffle(x, self.unshuffle // 2))
         if self.block64 is not None:
@@ -184,12 +182,14 @@ class Decoder(nn.Module):
             if uneven
             else EvenShuffle(width, self.shuffle)
         )
-        # Each 3x3 reaches one place; bilinear one of the finer map; what ends the shuffle a pixel
-        reach = int(self.shuffle > 1)
-        self.crops = (
+        # Each 3x3 reaches one place; bilinear one of the finer map; what ends the shuffle a pixel,
+        # and before the shuffle, what the 3x3s reached is cut off again
+        self.crops: tuple[Crop, ...] = (
             Crop(side=32, before=1, after=1, halo=3),
-            Crop(side=FINEST, before=reach, after=reach, halo=4 if self.fine else 2),
+            Crop(side=FINEST, before=0, after=0, halo=4 if self.fine else 2),
         )
+        if self.shuffle > 1:
+            self.crops += (Crop(side=FINEST, before=1, after=1, halo=0),)
         with torch.no_grad():
             self.colours.weight.mul_(0.3)  # start inside of tanh's flat ends
 
@@ -202,11 +202,7 @@ class Decoder(nn.Module):
             self.colours = plain
 
     def prepared(self, features: tuple[Tensor, ...], hole: Tensor) -> tuple[Tensor, ...]:
-        """What I_m adds to the decoder's maps: the same for all completions, so computed once.
-
-        What is finer than 32x32 lies folded, r x r of its places as r r channels of one: the
-        decoder crops it as it crops the map of 32x32, and unfolds what is left.
-        """
+        """What I_m adds to the decoder's maps: the same for all completions, so computed once."""
         *finer, f32, f16, f8 = features
         added: list[Tensor] = []
         for feature, skip in zip((f8, f16, f32), self.skip, strict=True):
@@ -218,7 +214,7 @@ class Decoder(nn.Module):
             return tuple(added)
         *filled, detail = finer
         detail = self.detail(F.leaky_relu(detail, SLOPE))
-        return *filled, F.pixel_unshuffle(detail, 2), *added
+        return *filled, detail, *added
 
     def forward(
         self,
@@ -241,15 +237,16 @@ class Decoder(nn.Module):
                 x = block(x, style)
         x = self.grow(F.leaky_relu(crop(_twice(x), 1), SLOPE))
         if self.detail is not None:
-            *filled, detail = (crop(F.pixel_shuffle(crop(map_, 0), 2), 1) for map_ in finer)
-            x = x + detail
+            x = x + crop(finer[-1], 1, (2, 1))
         if self.fine is not None:
             x = self.fine(x, style)
         colours = self.colours(F.leaky_relu(x, SLOPE))
         if self.shuffle > 1:
-            colours = _shuffled(colours, self.shuffle)
+            colours = _shuffled(crop(colours, 2), self.shuffle)
         colours = torch.tanh(colours)
         if len(finer) > 1:
-            smooth, far = F.pixel_shuffle(filled[0], self.shuffle).chunk(2, dim=1)
+            last, side = len(self.crops) - 1, FINEST * self.shuffle
+            ratios = tuple(side // made.side for made in self.crops)
+            smooth, far = (crop(map_, last, ratios) for map_ in finer[:2])
             colours = smooth + far * colours
         return [colours]
