@@ -12,7 +12,7 @@ img = data.chelsea()
 mask = np.zeros(img.shape[:2], bool)
 mask[90:190, 150:270] = True
 
-with picme_rt.Session("engines/cats128") as session:
+with picme_rt.Session("engines/cats256") as session:
     print(f"{session.info.name}: {session.info.backend} on {session.info.device}")
     encoded = session.encode(img, mask)
     six = encoded.complete(k=6)

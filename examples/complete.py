@@ -19,7 +19,7 @@ img = data.chelsea()  # (300, 451, 3) uint8
 mask = np.zeros(img.shape[:2], bool)
 mask[90:190, 150:270] = True  # True, or anything that is not zero, is the hole
 
-with picme_rt.Session("engines/cats128") as session:
+with picme_rt.Session("engines/cats256") as session:
     done = session.complete(img, mask, k=6, seed=0)
 
 for i, picture in enumerate(done.images):

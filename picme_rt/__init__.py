@@ -1,7 +1,7 @@
 """picme_rt: a photograph with a hole becomes k different, plausible photographs.
 
 import picme_rt
-session = picme_rt.Session("engines/cats128")
+session = picme_rt.Session("engines/cats256")
 done = session.complete(img, mask, k=6)      # done.images: (6, H, W, 3) uint8
 """
 

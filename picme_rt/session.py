@@ -1,6 +1,6 @@
 """The runtime: one engine, loaded once, that completes pictures.
 
-session = picme_rt.Session("engines/cats128")
+session = picme_rt.Session("engines/cats256")
 done = session.complete(img, mask, k=6)
 """
 

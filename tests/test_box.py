@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from picme_rt.framing import Box
 
 BY_PRECISION = pytest.mark.parametrize(("backend", "precision"), EVERY)
 BY_NAME = pytest.mark.parametrize("backend", backends.BACKENDS)
+ENGINES = Path(__file__).parents[1] / "engines"
 S = 64
 BOXES = [
     Box(0, 0, S, S), Box(16, 16, 48, 48), Box(0, 0, 1, 1), Box(S - 1, 0, S, 1),
@@ -32,11 +34,11 @@ def opened(path, backend, precision="fp32", **settings):
     return backends.load(engines.load(path), dataclasses.replace(defaults, **settings))
 
 
-def values_of(backend):
+def values_of(backend, side=S):
     rng = np.random.default_rng(0)
-    hole = np.zeros((1, 1, S, S), np.float32)
+    hole = np.zeros((1, 1, side, side), np.float32)
     hole[..., 20:40, 10:50] = 1
-    image = rng.uniform(-1, 1, (1, 3, S, S)).astype(np.float32) * (1 - hole)
+    image = rng.uniform(-1, 1, (1, 3, side, side)).astype(np.float32) * (1 - hole)
     return {**backend.encode(image, hole), "hole": hole}
 
 
@@ -67,6 +69,24 @@ def test_a_box_is_what_the_whole_picture_has_there_and_the_rest_is_0(exported, p
         assert np.abs(part(got, box) - part(whole, box)).max() < 1e-5
         part(got, box)[:] = 0
         assert not got.any()
+
+
+@pytest.mark.parametrize("name", ["cats128", "cats256"])
+@BY_NAME
+def test_a_box_of_a_shipped_engine_is_what_the_whole_picture_has_there(name, backend):
+    """Its decoder crops before its pixel-shuffle, and maps as large as the picture."""
+    loaded = opened(ENGINES / name, backend)
+    side = engines.load(ENGINES / name).size
+    values = values_of(loaded, side)
+    z = values["mu"][:, -1]
+    decode = loaded.decoding(values, None)
+    whole = decode(z).copy()
+    decode.close()
+    corners = [(0, 0, side, side), (side // 4, side // 8, side // 2, side - 3)]
+    for box in (Box(*one) for one in [*corners, (0, side - 1, 1, side), (side - 9, 5, side, 6)]):
+        decode = loaded.decoding(values, box)
+        assert np.abs(part(decode(z), box) - part(whole, box)).max() < 1e-5
+        decode.close()
 
 
 @BY_PRECISION

@@ -66,6 +66,15 @@ def test_every_example_runs(example, tmp_path):
     assert ran.stdout
 
 
+@pytest.mark.parametrize("engine", sorted((ROOT / "engines").iterdir()), ids=lambda p: p.name)
+def test_a_shipped_engine_is_small_and_has_its_card(engine):
+    assert sum(path.stat().st_size for path in engine.rglob("*") if path.is_file()) <= 12e6
+    card = (ROOT / "training" / "configs" / f"{engine.name}.card.md").read_text(encoding="utf-8")
+    assert (engine / "MODEL_CARD.md").read_text(encoding="utf-8") == card
+    for picture in re.findall(r"docs/images/\S+\.(?:jpg|png)", card):
+        assert (ROOT / picture).exists(), picture
+
+
 def test_the_demo_writes_a_sheet_with_six_different_fillings(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert cli.main(["demo", "-o", str(tmp_path)]) == 0

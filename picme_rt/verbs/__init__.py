@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-DEFAULT_ENGINE = Path("engines/cats128")
+DEFAULT_ENGINE = Path("engines/cats256")
 """Of a checkout of the repository, which ships it; elsewhere, name one with --engine."""
