@@ -77,7 +77,7 @@ def victim(order):
     if order.traced is not None:
         stored = {p.name: p.read_bytes() for p in (order.traced / "fp32").iterdir()}
 
-        def copy(module, graph, path, *, target):
+        def copy(module, graph, path, *, target, half):
             path.write_bytes(stored[path.name])
             return {}
 
