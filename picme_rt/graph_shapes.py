@@ -134,6 +134,7 @@ def _check_declared(declared: Declared, value: Value) -> None:
 def _run(model: Model, pixels: int, asked: Windows | None) -> tuple[dict[str, Value], int, int]:
     """Every node in turn, as far as its shapes go: all values, bytes and multiplications."""
     known = {weight.name: _weight(weight) for weight in model.weights}
+    _check_stored(model)
     for one in model.inputs:
         if one.kind == "int64" and asked is not None:  # the box
             row = tuple(asked.rows.ravel().tolist())
@@ -167,6 +168,21 @@ def _run(model: Model, pixels: int, asked: Windows | None) -> tuple[dict[str, Va
                 "pixels"
             )
     return known, taken, macs
+
+
+def _check_stored(model: Model) -> None:
+    """A weight that lies in the file as float16 is cast once, and has no other use."""
+    users: dict[str, list[str]] = {w.name: [] for w in model.weights if w.kind == "float16"}
+    for node in model.nodes if users else ():
+        for name in node.inputs:
+            if name in users:
+                users[name].append(node.operator)
+    for name, operators in users.items():
+        if operators != ["Cast"]:
+            raise EngineError(
+                f"weight {name!r} is float16, so it must be the input of one Cast and of nothing "
+                f"else, got {', '.join(operators) or 'no use'}"
+            )
 
 
 def _weight(weight: Weight) -> Value:

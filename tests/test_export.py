@@ -258,7 +258,7 @@ def test_an_interrupted_export_leaves_what_was_there(exported, monkeypatch, tmp_
         shutil.copytree(cats.path, target)
     before = sorted(tmp_path.rglob("*"))
 
-    def stop(module, graph, path, *, target):
+    def stop(module, graph, path, *, target, half):
         path.write_bytes(b"half a graph")
         raise KeyboardInterrupt
 

@@ -135,17 +135,23 @@ def test_every_operator_has_a_case():
     assert {case[0] for case in GOOD} | {"Shape", "Slice", "QuantizeLinear", "Cast"} == set(RULES)
 
 
-def weights_in_half(weight=None, *, through=None, **attributes):
-    """A convolution whose weights lie in the file as float16."""
+THROUGH = {"Transpose": {"perm": [0, 1, 2, 3]}, "Concat": {"axis": 0}, "Tanh": {}}
+
+
+def weights_in_half(weight=None, *, through=None, beside=None, unused=False, **attributes):
+    """A convolution whose weights lie in the file as float16, with one thing wrong at a time."""
     stored = np.ones((4, 1, 3, 3), np.float16) if weight is None else weight
+    weights = {"w": stored} | ({"v": stored} if unused else {})
     nodes = [
         helper.make_node("Cast", ["v" if through else "w"], ["r"], **attributes),
         helper.make_node("Conv", ["hole", "r"], ["out"], kernel_shape=[3, 3], group=1),
     ]
     if through:
-        more = {"Transpose": {"perm": [0, 1, 2, 3]}, "Concat": {"axis": 0}}.get(through, {})
-        nodes.insert(0, helper.make_node(through, ["w"], ["v"], **more))
-    return graph_file(nodes, {"w": stored}, (4, 14, 14))
+        nodes.insert(0, helper.make_node(through, ["w"], ["v"], **THROUGH[through]))
+    if beside:
+        more = {"Cast": attributes}.get(beside, {"axis": 0})
+        nodes.append(helper.make_node(beside, ["w"], ["v"], **more))
+    return graph_file(nodes, weights, (4, 14, 14))
 
 
 def test_weights_may_lie_in_a_file_as_float16():
@@ -158,9 +164,10 @@ def test_weights_may_lie_in_a_file_as_float16():
         (weights_in_half(to=10), "to must be 1, got 10"),
         (weights_in_half(to=1, saturate=0), "saturate must be 1"),
         (weights_in_half(np.ones((4, 1, 3, 3), np.float32), to=1), "inputs must be"),
-        (weights_in_half(through="Transpose", to=1), "inputs must be"),
-        (weights_in_half(through="Concat", to=1), "only a weight of the file may be float16"),
-        (weights_in_half(through="Tanh", to=1), "inputs must be"),
+        *((weights_in_half(through=name, to=1), f"got {name}") for name in THROUGH),
+        (weights_in_half(beside="Cast", to=1), "got Cast, Cast"),
+        (weights_in_half(beside="Concat", to=1), "got Cast, Concat"),
+        (weights_in_half(unused=True, to=1), "got no use"),
     ],
 )
 def test_float16_is_for_weights_alone(content, says):
@@ -170,7 +177,7 @@ def test_float16_is_for_weights_alone(content, says):
 
 def test_float16_is_cast_before_it_is_used():
     nodes = [helper.make_node("Conv", ["hole", "w"], ["out"], kernel_shape=[3, 3], group=1)]
-    with pytest.raises(EngineError, match="one kind"):
+    with pytest.raises(EngineError, match="one Cast and of nothing else, got Conv"):
         check(graph_file(nodes, {"w": np.ones((4, 1, 3, 3), np.float16)}, (4, 14, 14)), (4, 14, 14))
 
 

@@ -169,7 +169,10 @@ def test_a_graph_inside_of_a_node_is_refused(model):
         (lambda m: m.graph.node[0].attribute.append(m.graph.node[0].attribute[0]), "given twice"),
         (lambda m: m.graph.node[0].attribute[0].__setattr__("type", 2), "type that no engine"),
         (lambda m: m.graph.node[0].attribute[0].__setattr__("type", 4), "type that no engine"),
-        (lambda m: m.graph.initializer[0].__setattr__("data_type", 11), "float32, int8 or int64"),
+        (
+            lambda m: m.graph.initializer[0].__setattr__("data_type", 11),
+            "float32, float16, int8 or int64",
+        ),
         (lambda m: m.graph.initializer[0].dims.append(2), "must have 48 bytes"),
         (lambda m: m.graph.initializer[0].dims.append(0), "positive axes"),
         (lambda m: m.graph.initializer[0].dims.append(-1), "positive axes"),
@@ -179,7 +182,7 @@ def test_a_graph_inside_of_a_node_is_refused(model):
         (lambda m: m.graph.initializer[0].__setattr__("raw_data", b"abc"), "must have 24 bytes"),
         (
             lambda m: m.graph.input[0].type.tensor_type.__setattr__("elem_type", 8),
-            "float32, int8 or",
+            "float32, float16, int8 or",
         ),
         (lambda m: m.graph.input[0].type.tensor_type.ClearField("shape"), "must be a tensor"),
         (lambda m: m.graph.node[0].input.extend(["x"] * 64), "too many entries in input"),

@@ -43,7 +43,15 @@ def run(arguments: argparse.Namespace) -> None:
     for name, value in info.items():
         if value is not None:
             print(f"{name:12} {value}")
-    for name in ("data", "licence", "commit", "pictures_seen", "parity", "rewritten_for"):
+    for name in (
+        "data",
+        "licence",
+        "commit",
+        "pictures_seen",
+        "parity",
+        "rewritten_for",
+        "weights",
+    ):
         if name in provenance:
             print(f"{name:12} {provenance[name]}")
     for name, share in shares.items():

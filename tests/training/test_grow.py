@@ -99,7 +99,9 @@ def test_the_smooth_filling_is_learnt_from_where_the_known_pixels_were_seen_befo
     two = grown(one, Picme(network(128, detail=True, push_pull=True)))
     image, hole = 2 * torch.rand(2, 3, 128, 128) - 1, torch.zeros(2, 1, 128, 128)
     hole[:, :, 32:96, 32:96] = 1
-    _, *after = two.features(image, hole)
+    filling, far, *after = two.features(image, hole)
+    assert filling.shape == (2, 3, 128, 128)
+    assert far.shape == (2, 1, 128, 128)
     for a, b in zip(one.features(image, hole), after, strict=True):
         torch.testing.assert_close(a, b)
     (after[0] ** 2).sum().backward()
