@@ -8,8 +8,6 @@ the size of its picture.
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 from picme_rt import onnx_file, tensors
 from picme_rt.errors import EngineError
 from picme_rt.framing import Box
@@ -26,7 +24,6 @@ MOST_BYTES = 4 << 30
 """Most bytes of all values of a graph together, whatever the picture's size."""
 MOST_VALUE_BYTES = 1 << 30
 _NOTHING = Value("int64", ())
-_TYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1", "int64": "<i8"}
 _KNOWN = 64  # numbers of a weight that a rule may ask for
 
 
@@ -188,7 +185,7 @@ def _check_stored(model: Model) -> None:
 def _weight(weight: Weight) -> Value:
     content = None
     if math.prod(weight.shape) <= _KNOWN:
-        content = tuple(np.frombuffer(weight.content, _TYPES[weight.kind]).tolist())
+        content = tuple(weight.numbers.ravel().tolist())
     elif weight.kind == "int64":
         raise EngineError(f"integers are for shapes, got {weight.shape} of them: {weight.name!r}")
     return Value(weight.kind, weight.shape, content, fixed=True)

@@ -10,11 +10,20 @@ import struct
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from picme_rt.errors import EngineError
 
 OPSET = 21  # from 23 on, attention becomes one operator that TensorRT's parser refuses
 IR_VERSIONS = (8, 13)
-ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, "int64": 8}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    "int8": np.dtype("i1"),
+    "int64": np.dtype("<i8"),
+}
+ITEM_BYTES: dict[str, int] = {kind: dtype.itemsize for kind, dtype in _DTYPES.items()}
 MOST_ENTRIES = 4096  # nodes, weights or values of a graph; ours have up to 170
 MOST_NUMBERS = 64  # inputs, outputs, axes or attributes in a row
 MOST_TEXT = 1024  # bytes of a name
@@ -31,6 +40,11 @@ class Weight(NamedTuple):
     kind: Kind
     shape: tuple[int, ...]
     content: memoryview
+
+    @property
+    def numbers(self) -> NDArray[Any]:
+        """A view of them, of this shape."""
+        return np.frombuffer(self.content, _DTYPES[self.kind]).reshape(self.shape)
 
 
 class Declared(NamedTuple):

@@ -25,12 +25,11 @@ def _elementwise(call: Call) -> Results:
     return Results([Value("float32", values.broadcast(one.shape, other.shape))])
 
 
-def _add(call: Call) -> Results:
-    return _elementwise(call) if call.kind() == "float32" else layout.ends(call, operator.add)
+def _of_floats_or_box(of: Callable[[float, float], float]) -> Callable[[Call], Results]:
+    def rule(call: Call) -> Results:
+        return _elementwise(call) if call.kind() == "float32" else layout.ends(call, of)
 
-
-def _mul(call: Call) -> Results:
-    return _elementwise(call) if call.kind() == "float32" else layout.ends(call, operator.mul)
+    return rule
 
 
 def _unary(call: Call) -> Results:
@@ -209,7 +208,7 @@ def _windows(sides: Shape, kernel: Shape, strides: Shape, pads: Shape) -> Shape:
 
 
 RULES: dict[str, Callable[[Call], Results]] = {
-    "Add": _add,
+    "Add": _of_floats_or_box(operator.add),
     "AveragePool": _average_pool,
     "Cast": _cast,
     "Clip": _clip,
@@ -226,7 +225,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "LeakyRelu": _leaky_relu,
     "LogSoftmax": _softmax,
     "MatMul": _matmul,
-    "Mul": _mul,
+    "Mul": _of_floats_or_box(operator.mul),
     "Pad": _pad,
     "QuantizeLinear": int8.quantize,
     "Reshape": layout.reshape,

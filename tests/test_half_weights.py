@@ -65,7 +65,7 @@ def test_every_backend_gives_the_bits_of_the_same_weights_in_float32(pair, backe
 
 def test_a_graph_read_to_be_rewritten_is_that_of_float32(pair):
     for wide, narrow in zip(*map(graphs_of, pair), strict=True):
-        a, b = onnx_file.parse(wide), half_weights.parsed(narrow)
+        a, b = onnx_file.parse(wide), half_weights.widened(narrow)
         again = onnx_file.parse(b.SerializeToString())
         assert [node.operator for node in again.nodes] == [node.operator for node in a.nodes]
         wanted = {weight.content.tobytes() for weight in a.weights}

@@ -97,8 +97,9 @@ def write(
         errors, done = {}, {}
         for role, module in modules.items():
             path, graph = fresh / "fp32" / f"{role}.onnx", getattr(tables, role)
-            half = weights == "fp16"
-            done[role] = graphs.to_onnx(module, graph, path, target=rewritten_for, half=half)
+            done[role] = graphs.to_onnx(
+                module, graph, path, target=rewritten_for, half=weights == "fp16"
+            )
             errors[role] = verify.parity(model, module, graph, path)
         if card is not None:
             (fresh / "MODEL_CARD.md").write_bytes(card.read_bytes())

@@ -66,7 +66,7 @@ def store(model: onnx.ModelProto) -> None:
     graph.node.extend([*casts, *kept])
 
 
-def parsed(content: bytes) -> onnx.ModelProto:
+def widened(content: bytes) -> onnx.ModelProto:
     """A graph of an engine with all its weights in float32, as whoever rewrites graphs wants it."""
     model = onnx.load_from_string(content)
     graph = model.graph

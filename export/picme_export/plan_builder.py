@@ -98,7 +98,7 @@ def graphs(engine: Engine, precision: str) -> dict[str, tuple[onnx.ModelProto, t
     """
     found = {}
     for role, file in plans.sources(engine, precision).items():
-        model, table = half_weights.parsed(engine.read(file)), getattr(engine.tables, role)
+        model, table = half_weights.widened(engine.read(file)), getattr(engine.tables, role)
         if role == "decoder":
             model, table = device_decoder.rewrite(model, table), plans.decoder_table(table)
         if precision in ("fp16", "bf16"):

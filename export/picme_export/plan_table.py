@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 def int8_decoder(engine: Engine) -> onnx.ModelProto:
     """A decoder for plans, all convolutions in int8 with made-up ranges: to be built, not run."""
-    model = half_weights.parsed(engine.read(engine.variants["fp32"]["decoder"]))
+    model = half_weights.widened(engine.read(engine.variants["fp32"]["decoder"]))
     every = quantise.layers(model)
     ranges = dict.fromkeys(quantise.activations(every), 4.0)
     return device_decoder.rewrite(quantise.quantise(model, every, ranges), engine.tables.decoder)

@@ -75,7 +75,7 @@ def _int8(engine: engines.Engine, pictures: list[tuple[Image, Hole]]) -> engines
     """Writes int8/decoder.onnx; the encoder is that of fp32, so that the latents are the same."""
     roles, table = engine.variants["fp32"], engine.tables.decoder
     content = engine.read(roles["decoder"])
-    cost, model = graph_shapes.check(content, table, engine.crops), half_weights.parsed(content)
+    cost, model = graph_shapes.check(content, table, engine.crops), half_weights.widened(content)
     macs = quantise.multiplications(model, cost.shapes)
     feeds = calibrate.decoder_feeds(engine, pictures)
     names = quantise.activations(quantise.layers(model))

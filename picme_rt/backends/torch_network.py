@@ -6,7 +6,6 @@ GPU where only torch is.
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +24,6 @@ DTYPES = {
 _LAYERS = {"Conv", "ConvTranspose", "Gemm"}
 _ELEMENTWISE = {"Add", "Div", "Mul", "Sub"}
 _READ_BY_HOST = {"Clip", "Resize"}  # bounds and factors; a GPU would be waited for
-_KINDS = {"float32": "<f4", "float16": "<f2", "int8": "i1", "int64": "<i8"}
 
 
 class _Step(NamedTuple):
@@ -88,10 +86,9 @@ class Network:
         return len(self._steps)
 
     def _weight(self, weight: Weight) -> Any:
-        array = np.frombuffer(weight.content, _KINDS[weight.kind]).reshape(weight.shape)
         if weight.kind == "int64":
-            return array
-        return torch.from_numpy(array.copy()).to(self._place)
+            return weight.numbers
+        return torch.from_numpy(weight.numbers.copy()).to(self._place)
 
     def _plan(self, nodes: tuple[Node, ...]) -> tuple[_Step, ...]:
         """The nodes that are left once those of weights alone were computed."""

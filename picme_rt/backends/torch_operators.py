@@ -292,7 +292,7 @@ def _real(node: Node, name: str, default: float) -> float:
     return found
 
 
-def _numbers(function: Run, of_box: Run) -> Callable[[Node, How], Run]:
+def _of_tensors_or_box(function: Run, of_box: Run) -> Callable[[Node, How], Run]:
     """An operator of tensors, and of a box's integers, which lie on the host."""
 
     def run(one: Any, other: Any) -> Any:
@@ -311,7 +311,7 @@ def _leaky_relu(node: Node, how: How) -> Run:
 
 
 MAKERS: dict[str, Callable[[Node, How], Run]] = {
-    "Add": _numbers(torch.add, np.add),
+    "Add": _of_tensors_or_box(torch.add, np.add),
     "AveragePool": _average_pool,
     "Cast": _cast,
     "Clip": _clip,
@@ -328,7 +328,7 @@ MAKERS: dict[str, Callable[[Node, How], Run]] = {
     "LeakyRelu": _leaky_relu,
     "LogSoftmax": _softmax(F.log_softmax),
     "MatMul": _matmul,
-    "Mul": _numbers(torch.mul, np.multiply),
+    "Mul": _of_tensors_or_box(torch.mul, np.multiply),
     "Pad": _pad,
     "QuantizeLinear": _quantize,
     "Reshape": _reshape,

@@ -5,9 +5,8 @@ per-channel scale and shift; the features of I_m reach it weighted by the share 
 that the hole is filled from z and from the coarsest map. Above 64x64 the picture leaves it by
 pixel-shuffle, at 256x256 by one that makes flat cells of flat maps. With `detail` the decoder's
 last map also sees the known pixels around the hole as they are, through one convolution of I_m, so
-that a filling goes on where the picture ends. No
-operation spans the whole image above 8x8, hence a runtime may decode the hole alone
-(`Decoder.crops`). docs/method.md lists these departures.
+that a filling goes on where the picture ends. No operation spans the whole image above 8x8, hence a
+runtime may decode the hole alone (`Decoder.crops`). docs/method.md lists these departures.
 """
 
 import torch
@@ -67,6 +66,8 @@ class EvenShuffle(nn.Conv2d):
     these would still differ, and losses that like texture have them say the same in every cell: a
     weave of period r. So a colour's r r filters are held to one sum for each input, and its biases
     to one value; slopes and edges may differ as before. ICNR (Aitken et al. 2017) begins so.
+
+    Not a parametrization: its weights keep the names that checkpoints, engines and grow.py know.
     """
 
     def __init__(self, inputs: int, ratio: int):

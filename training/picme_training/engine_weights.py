@@ -17,7 +17,6 @@ from picme_rt.errors import InputError
 from picme_training import config as configuration
 from picme_training.config import NetworkConfig
 
-_STORED = {"float32": "<f4", "float16": "<f2"}
 _OWNER = "model."  # of the graphs' wrappers (picme_export.graphs)
 
 
@@ -58,8 +57,7 @@ def read(path: Path) -> Weights:
     state = {}
     for name in engine.variants["fp32"].values():
         for weight in onnx_file.parse(engine.read(name)).weights:
-            if weight.kind in _STORED and weight.name.startswith(_OWNER):
-                stored = np.frombuffer(weight.content, _STORED[weight.kind]).reshape(weight.shape)
-                numbers = torch.from_numpy(stored.astype(np.float32))
+            if weight.kind in ("float32", "float16") and weight.name.startswith(_OWNER):
+                numbers = torch.from_numpy(weight.numbers.astype(np.float32))
                 state[weight.name.removeprefix(_OWNER)] = numbers
     return Weights(network, pictures, state)

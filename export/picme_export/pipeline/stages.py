@@ -64,8 +64,8 @@ def of(engine: Engine) -> Stages:
     if "fp32" not in engine.variants:
         raise InputError(f"{engine.path} must have fp32, got {list(engine.variants)}")
     found, size = graphs.read(engine, "fp32"), engine.size
-    encoder = half_weights.parsed(found.encoder.content)
-    decoder = half_weights.parsed(found.decoder.content)
+    encoder = half_weights.widened(found.encoder.content)
+    decoder = half_weights.widened(found.decoder.content)
     table = engine.tables
     encoded = tuple(tensor.name for tensor in table.encoder.outputs)
     kept = tuple(name for name in encoded if name not in _MIXTURE)
