@@ -1,9 +1,10 @@
 """A picture encoded once, and the completions that are asked of it (Algorithm 2, lines 3-7)."""
 
 import abc
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from picme_rt.kernels import Mode
 from picme_rt.pipeline import GoOn
 
 _PICTURE = 1.01  # largest magnitude that a decoder gives: it ends in tanh
+_INDICES = 1 << 32  # latents of a seed
 _LOG_ALPHA = 80  # largest magnitude of a row's largest log_alpha that the sampler takes
 Diversity = Literal["low", "mid", "high"] | float
 """How much results of an engine of kind `idc` differ: a word, or the places that it stands for."""
@@ -176,61 +178,89 @@ class Encoded(Encoding):
     def gather(self, request: Request, go_on: GoOn) -> Completions:
         """See `Encoding.gather`."""
         request = request.checked(self._primitives)
+        backend, end = self._loaded(), request.first + request.k
         done = np.empty((request.k, *self._img.shape), np.uint8)
-        found = []
-        for place, one in enumerate(self._results(self._loaded(), request, into=done)):
-            found.append((one.primitive, one.log_prob))
-            assert one.index == request.first + place
-            go_on()
-        indices = np.arange(request.first, request.first + request.k, dtype=np.int64)
+        indices = np.arange(request.first, end, dtype=np.int64)
         if not self._parts:
+            done[:] = self._img
             return Completions(done, indices, None, None)
-        primitives, log_prob = zip(*found, strict=True)
-        return Completions(
-            done, indices, np.array(primitives, np.int32), np.array(log_prob, np.float32)
-        )
+        blocks = _blocks(request, backend.micro_batch)
+        begin = blocks[0].start
+        drawn = self._sample(request, begin, blocks[-1].stop - begin)
+        for part, sample in zip(self._parts, drawn, strict=True):
+            z = np.asarray(sample.z[0], np.float32)
+            with contextlib.closing(self._fill(backend, part, z, request, done)) as runs:
+                for _ in runs:
+                    go_on()
+        asked = slice(request.first - begin, end - begin)
+        log_prob = _joint(drawn)[asked]
+        return Completions(done, indices, drawn[0].primitive[0, asked].copy(), log_prob)
 
     def one_by_one(self, request: Request) -> Iterator[Completion]:
         """See `Encoding.one_by_one`."""
-        return self._results(self._loaded(), request.checked(self._primitives), into=None)
+        return self._results(self._loaded(), request.checked(self._primitives))
 
-    def _results(
-        self, backend: Backend, request: Request, into: NDArray[np.uint8] | None
-    ) -> Iterator[Completion]:
+    def _results(self, backend: Backend, request: Request) -> Iterator[Completion]:
         """Algorithm 2, lines 3-7, each result as it is asked for."""
         size = backend.micro_batch
         decoders: list[Decoding] = []
         try:
             decoders += (backend.decoding(part.values, part.box) for part in self._parts)
-            end = request.first + request.k
-            # Always `size` latents a run, result i in place i mod size: no picture's bits can
-            # depend on k or first, whatever a backend's arithmetic does with a place in a batch.
-            for block in range(request.first - request.first % size, end, size):
-                drawn = self._sample(request, block, min(size, (1 << 32) - block))
+            for block in _blocks(request, size):
+                drawn = self._sample(request, block.start, len(block))
                 latents = [np.asarray(sample.z[0], np.float32) for sample in drawn]
                 made = [
-                    decode(np.resize(z, (size, z.shape[1])))
-                    for decode, z in zip(decoders, latents, strict=True)
+                    decode(_in_block(z, size)) for decode, z in zip(decoders, latents, strict=True)
                 ]
                 for decode, pictures in zip(decoders, made, strict=True):
                     check_picture(pictures, decode.box)
-                for index in range(max(block, request.first), min(block + size, end)):
-                    place = index - request.first
-                    target = np.empty_like(self._img) if into is None else into[place]
-                    self._paste([pictures[index - block] for pictures in made], target)
-                    yield Completion(target, index, *_statistics(drawn, index - block))
+                for index in _asked(request, block):
+                    target, place = np.empty_like(self._img), index - block.start
+                    self._paste([pictures[place] for pictures in made], target)
+                    yield Completion(target, index, *_statistics(drawn, place))
         finally:
             for decode in decoders:
                 decode.close()
 
+    def _fill(
+        self, backend: Backend, part: Part, z: Float, request: Request, done: NDArray[np.uint8]
+    ) -> Generator[None, None, None]:
+        """Algorithm 2, lines 6-7, for one region of all results; yields after each run.
+
+        Args:
+            backend: What decodes.
+            part: The region.
+            z: Latents, from the first of the first run on.
+            request: What is asked.
+            done: (k, H, W, 3), the results.
+        """
+        size, blocks = backend.micro_batch, _blocks(request, backend.micro_batch)
+        latents = [_in_block(z[b.start - blocks[0].start :], size) for b in blocks]
+        decode = backend.decoding(part.values, part.box)
+
+        def take(place: int, pictures: Float) -> None:
+            check_picture(pictures, decode.box)
+            for index in _asked(request, blocks[place]):
+                picture = pictures[index - blocks[place].start]
+                self._paste_part(part, picture, done[index - request.first])
+
+        try:
+            with contextlib.closing(decode.each(latents, take)) as runs:
+                yield from runs
+        finally:
+            decode.close()
+
     def _paste(self, pictures: list[Float], target: Image) -> None:
-        """Writes one result: its known pixels with the first region, the holes of all."""
+        """Writes one result."""
         if not self._parts:
             target[:] = self._img
-        known: Image | None = self._img[None]
         for part, picture in zip(self._parts, pictures, strict=True):
-            kernels.composite(picture[None, None], known, [part.canvas], out=target[None, None])
-            known = None
+            self._paste_part(part, picture, target)
+
+    def _paste_part(self, part: Part, picture: Float, target: Image) -> None:
+        """Writes the hole of a region; with the first one the known pixels too."""
+        known = self._img[None] if part is self._parts[0] else None
+        kernels.composite(picture[None, None], known, [part.canvas], out=target[None, None])
 
     def _sample(self, request: Request, first: int, k: int) -> list[kernels.GmmSample]:
         """Algorithm 2, lines 4-5, for each region: the same noise, each region's own mixture."""
@@ -280,12 +310,38 @@ def encode(
     return Encoded(loaded, primitives, pixels.copy(), parts)
 
 
+def _blocks(request: Request, size: int) -> list[range]:
+    """The latents of each run, by index.
+
+    Always `size` of them, latent i in place i mod size: no picture's bits can depend on k or first,
+    whatever a backend's arithmetic does with a place in a batch. The last index there is ends one.
+    """
+    first, end = request.first, request.first + request.k
+    return [range(at, min(at + size, _INDICES)) for at in range(first - first % size, end, size)]
+
+
+def _asked(request: Request, block: range) -> range:
+    """Those of a block whose results are asked for."""
+    return range(max(block.start, request.first), min(block.stop, request.first + request.k))
+
+
+def _in_block(z: Float, size: int) -> Float:
+    """(size, D): the first of some latents, over again where there are fewer."""
+    return np.resize(z[:size], (size, z.shape[1]))
+
+
 def _statistics(drawn: list[kernels.GmmSample], i: int) -> tuple[int | None, float | None]:
     """The primitive of the largest region, and the joint log density of all regions."""
     if not drawn:
         return None, None
-    found = [one.log_prob for one in drawn if one.log_prob is not None]  # it was asked for
-    return int(drawn[0].primitive[0, i]), float(sum(log_prob[0, i] for log_prob in found))
+    return int(drawn[0].primitive[0, i]), float(_joint(drawn)[i])
+
+
+def _joint(drawn: list[kernels.GmmSample]) -> NDArray[np.float32]:
+    """(k,) joint log density of all regions, which share nothing but their noise."""
+    each = [one.log_prob[0] for one in drawn if one.log_prob is not None]  # it was asked for
+    found: NDArray[np.float32] = np.stack(each).sum(0, np.float64).astype(np.float32)
+    return found
 
 
 def check_values(values: dict[str, Float]) -> None:
@@ -295,7 +351,7 @@ def check_values(values: dict[str, Float]) -> None:
         EngineError: A value is NaN or infinite, or the weights of the mixture are no logarithms.
     """
     for name, value in values.items():
-        if not np.isfinite(value).all():
+        if not np.isfinite((value.max(), value.min())).all():  # NaN is both
             raise EngineError(
                 f"the engine's encoder gave values of {name} that are not finite; export it again"
             )

@@ -49,10 +49,10 @@ class Session:
             `auto` is fp32, or what `picme bench --tune --lower` found and nobody sees
             (`picme_rt.quality`).
         threads: Threads that one run of the backend computes with, 1 to 4096; None is what was
-            measured, else one for each physical core, and one a run while as many calls of
-            `complete` are in work as there are cores, where that changes no bit (not on torch).
-            Results may differ in a level with another number, and `info` says it. A GPU computes
-            one call at a time, whatever it is.
+            measured, else one for each physical core; and one a run, where that changes no bit (not
+            on torch), while as many calls of `complete` are in work as there are cores, or while
+            the results of one that is alone go side by side. Results may differ in a level with
+            another number, and `info` says it. A GPU computes one call at a time, whatever it is.
         max_wait_ms: Most milliseconds that a run waits for its turn while as many calls compute as
             there are cores; then it goes ahead beside them. None waits, oldest first; 0 never does.
             No result depends on it.

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 import hypothesis
 import numpy as np
 import pytest
+from twice import CORES
 
 import picme_rt
+from picme_rt import choices
+from picme_rt.turns import Turns
 
 # the same examples on every machine, however busy it is
 hypothesis.settings.register_profile("picme", deadline=None, derandomize=True)
@@ -89,3 +92,34 @@ def picture():
     mask = np.zeros(image.shape[:2], np.uint8)
     mask[90:190, 60:170] = 255
     return image, mask
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Who is in work on a machine of two cores."""
+    monkeypatch.setattr(choices, "cores", lambda: CORES)
+    return Turns(CORES + 1)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Threads of each graph that a library compiles, on a machine of two cores.
+
+    None gets more than there are: on one CPU, runs of two threads of ONNX Runtime take minutes.
+    """
+    from picme_rt.backends import onnxruntime, openvino
+
+    here = choices.cores()
+    monkeypatch.setattr(choices, "cores", lambda: CORES)
+    found = []
+
+    def spied(real):
+        def spy(*given):
+            found.append(given[3])
+            return real(*given[:3], min(given[3], here), *given[4:])
+
+        return spy
+
+    for module, name in ((onnxruntime, "_session"), (openvino, "_compiled")):
+        monkeypatch.setattr(module, name, spied(getattr(module, name)))
+    return found

@@ -1,70 +1,19 @@
 """Calls that meet take a thread each; a lone call has all; the bits are a lone call's."""
 
 import threading
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from cpu_backends import LIBRARIES
+from twice import CORES, TABLE, TWICE, Twice
 
 import picme_rt
-from picme_rt import choices
-from picme_rt.backends import meeting, onnxruntime, openvino
-from picme_rt.backends.host import narrowed
+from picme_rt.backends import meeting
 from picme_rt.errors import EngineError
-from picme_rt.tensors import Graph, Tensor
-from picme_rt.turns import Turns
 
 LONG = 30
-CORES = 2
-TWICE = ("onnxruntime", "openvino")
 CASES = [(*one, "cats") for one in LIBRARIES] + [("openvino", "fp32", "picme")]  # instance norms
-TABLE = Graph((Tensor("z", (1,)),), (Tensor("picture", (3, 8, 8)),))
-
-
-class Twice:
-    """A graph that gives 2 z, and in runs of one thread so much more; counts what is asked."""
-
-    def __init__(self, error=0.0):
-        self.error, self.compiled, self.runs = error, [], []
-        self.gate = None
-        self.weak = []
-
-    def __call__(self, threads):
-        self.compiled.append(threads)
-        if threads == 1 and self.gate is not None:
-            self.gate()
-
-        def make(given):
-            return Run(self, threads, given)
-
-        self.weak.append(weakref.ref(make))
-        return make
-
-
-class Run:
-    """See `Runner`."""
-
-    def __init__(self, graph, threads, given):
-        self.graph, self.threads = graph, threads
-        self.inputs, self.outputs = given
-        self.largest = self.outputs["picture"]
-
-    def narrow(self, height, width):
-        self.outputs["picture"] = narrowed(self.largest, height, width)
-
-    def run(self):
-        self.graph.runs.append(self.threads)
-        error = self.graph.error if self.threads == 1 else 0
-        self.outputs["picture"][:] = 2 * self.inputs["z"].reshape(-1, 1, 1, 1) + error
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """Who is in work on a machine of two cores."""
-    monkeypatch.setattr(choices, "cores", lambda: CORES)
-    return Turns(CORES + 1)
 
 
 def run(runner, z):
@@ -75,7 +24,7 @@ def run(runner, z):
 
 def test_a_lone_call_has_all_threads_and_nothing_is_compiled_twice(calls):
     graph = Twice()
-    runner = meeting.runners(TABLE, 1, 4, graph, calls)()
+    runner = meeting.runners(TABLE, 1, 4, graph, calls).make()
     with calls:
         for z in range(3):
             assert (run(runner, z) == 2 * z).all()
@@ -84,7 +33,7 @@ def test_a_lone_call_has_all_threads_and_nothing_is_compiled_twice(calls):
 
 def test_calls_that_meet_have_a_thread_each_and_a_lone_one_all_again(calls):
     graph = Twice()
-    make = meeting.runners(TABLE, 1, 4, graph, calls)
+    make = meeting.runners(TABLE, 1, 4, graph, calls).make
     one, other = make(), make()
     with calls, calls:
         assert (run(one, 1) == 2).all()  # both ways, once
@@ -98,7 +47,7 @@ def test_calls_that_meet_have_a_thread_each_and_a_lone_one_all_again(calls):
 
 def test_each_size_is_compared_once(calls):
     graph = Twice()
-    make = meeting.runners(TABLE, 1, 4, graph, calls)
+    make = meeting.runners(TABLE, 1, 4, graph, calls).make
     runner = make()
     runner.narrow(4, 4)
     with calls, calls:
@@ -115,7 +64,7 @@ def test_each_size_is_compared_once(calls):
 
 def test_a_graph_whose_bits_differ_keeps_all_threads_and_is_freed(calls):
     graph = Twice(error=1e-6)
-    make = meeting.runners(TABLE, 1, 4, graph, calls)
+    make = meeting.runners(TABLE, 1, 4, graph, calls).make
     one, other = make(), make()
     with calls, calls:
         for z in range(1, 4):
@@ -135,7 +84,7 @@ def test_who_comes_while_it_compiles_goes_on_with_all_threads(calls):
         assert goes_on.wait(LONG)
 
     graph.gate = gate
-    make = meeting.runners(TABLE, 1, 4, graph, calls)
+    make = meeting.runners(TABLE, 1, 4, graph, calls).make
     with calls, calls, ThreadPoolExecutor(1) as pool:
         first = pool.submit(run, make(), 1)
         assert comes.wait(LONG)
@@ -153,7 +102,7 @@ def test_what_cannot_be_compiled_again_is_an_error_of_that_call(calls):
         raise EngineError("no memory")
 
     graph.gate = refuses
-    runner = meeting.runners(TABLE, 1, 4, graph, calls)()
+    runner = meeting.runners(TABLE, 1, 4, graph, calls).make()
     with calls, calls, pytest.raises(EngineError, match="no memory"):
         run(runner, 1)
     graph.gate = None
@@ -164,32 +113,10 @@ def test_what_cannot_be_compiled_again_is_an_error_of_that_call(calls):
 @pytest.mark.parametrize(("threads", "who"), [(1, "calls"), (4, None)])
 def test_one_way_is_enough_where_threads_are_said(calls, threads, who):
     graph = Twice()
-    runner = meeting.runners(TABLE, 1, threads, graph, calls if who else None)()
+    runner = meeting.runners(TABLE, 1, threads, graph, calls if who else None).make()
     with calls, calls:
         assert (run(runner, 1) == 2).all()
     assert (graph.compiled, graph.runs) == ([threads], [threads])
-
-
-@pytest.fixture
-def compiled(monkeypatch):
-    """Threads of each graph that a library compiles, on a machine of two cores.
-
-    None gets more than there are: on one CPU, runs of two threads of ONNX Runtime take minutes.
-    """
-    here = choices.cores()
-    monkeypatch.setattr(choices, "cores", lambda: CORES)
-    found = []
-
-    def spied(real):
-        def spy(*given):
-            found.append(given[3])
-            return real(*given[:3], min(given[3], here), *given[4:])
-
-        return spy
-
-    for module, name in ((onnxruntime, "_session"), (openvino, "_compiled")):
-        monkeypatch.setattr(module, name, spied(getattr(module, name)))
-    return found
 
 
 @pytest.mark.parametrize(("backend", "precision", "preset"), CASES)

@@ -7,7 +7,7 @@ installed. `session.info` says which, and why. A GPU is taken where somebody ask
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from picme_rt import choices, devices
@@ -47,6 +47,16 @@ class Decoding(Protocol):
 
     def __call__(self, z: Float) -> Float:
         """Latents (micro_batch, D) -> pictures (micro_batch, 3, S, S), kept until the next call."""
+        ...
+
+    def each(
+        self, latents: Sequence[Float], take: Callable[[int, Float], None]
+    ) -> Generator[None, None, None]:
+        """Calls `take` with each of `latents`' place and its pictures, which are kept meanwhile.
+
+        Yields after each, in their order. Where that pays several are made at a time, each taken in
+        a thread of its own; the bits are the same. Close the iterator: it ends what is in work.
+        """
         ...
 
     def close(self) -> None:

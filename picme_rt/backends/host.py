@@ -8,10 +8,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from picme_rt.choices import Settings
-from picme_rt.errors import ClosedError, EngineError, one_line
+from picme_rt.errors import EngineError, one_line
 from picme_rt.framing import Box
-from picme_rt.images import Float
 from picme_rt.tensors import Graph, Tensor
 from picme_rt.turns import Turns
 from picme_rt.windows import Crop, Windows, windows
@@ -61,16 +59,19 @@ class BoxRunner:
     Args:
         runner: Of a decoder with the input `box`.
         crops: Of this decoder.
+
+    Attributes:
+        graph: The runner.
     """
 
     def __init__(self, runner: Runner, crops: tuple[Crop, ...]):
-        self._runner, self._crops, self.inputs = runner, crops, runner.inputs
+        self.graph, self._crops, self.inputs = runner, crops, runner.inputs
         self.outputs = {"picture": np.zeros_like(runner.outputs["picture"])}
         self._asked: Windows | None = None
 
     def narrow(self, height: int, width: int) -> None:
         """See `Runner`."""
-        self._runner.narrow(height, width)
+        self.graph.narrow(height, width)
 
     def aim(self, box: Box) -> None:
         """Makes this box from the next run on."""
@@ -85,9 +86,9 @@ class BoxRunner:
     def run(self) -> None:
         """See `Runner`."""
         assert self._asked is not None  # `aim` comes first
-        self._runner.run()
+        self.graph.run()
         made, box = self._asked.made, self._asked.box
-        part = self._runner.outputs["picture"][:, :, box.top - made.top :, box.left - made.left :]
+        part = self.graph.outputs["picture"][:, :, box.top - made.top :, box.left - made.left :]
         height, width = box.bottom - box.top, box.right - box.left
         whole = self.outputs["picture"]
         whole[:, :, box.top : box.bottom, box.left : box.right] = part[:, :, :height, :width]
@@ -128,80 +129,3 @@ class Pool:
                 runner.run()
         except Exception as exc:  # the libraries' errors share no base but Exception
             raise EngineError(f"the {self._role} did not run: {one_line(exc)}") from exc
-
-
-class HostBackend:
-    """`Backend` over two graphs, which take and give arrays of the host.
-
-    Args:
-        settings: How they were opened.
-        variant: The engine's variant whose files they are.
-        turns: Who may run; both graphs share them.
-        encoder: Runners of batch 1.
-        decoder: Runners of `settings.micro_batch` latents.
-        crops: Of the decoder.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        variant: str,
-        turns: Turns,
-        *,
-        encoder: Callable[[], Runner],
-        decoder: Callable[[], Runner],
-        crops: tuple[Crop, ...],
-    ):
-        self.name, self.precision, self.variant = settings.backend, settings.precision, variant
-        self.threads, self.micro_batch = settings.threads, settings.micro_batch
-        self.device = settings.device
-        boxed = (lambda: BoxRunner(decoder(), crops)) if crops else decoder
-        self._encoder = Pool("encoder", encoder, turns)
-        self._decoder = Pool("decoder", boxed, turns)
-
-    def encode(self, image: Float, hole: Float) -> dict[str, Float]:
-        """See `Backend.encode`; the arrays are the caller's."""
-        runner = self._encoder.take()
-        try:
-            runner.inputs["image"][:] = image
-            runner.inputs["hole"][:] = hole
-            self._encoder.run(runner)
-            return {name: values.copy() for name, values in runner.outputs.items()}
-        finally:
-            self._encoder.give(runner)
-
-    def decoding(self, encoded: dict[str, Float], box: Box | None = None) -> "_Decoding":
-        """See `Backend.decoding`: in buffers that an earlier call gave back, if any."""
-        runner = self._decoder.take()
-        for name, buffer in runner.inputs.items():
-            if name in encoded:
-                buffer[:] = encoded[name]  # into every place of the micro-batch
-        size = runner.outputs["picture"].shape[-1]
-        whole = Box(0, 0, size, size)
-        if not isinstance(runner, BoxRunner):
-            return _Decoding(self._decoder, runner, whole)
-        asked = whole if box is None else box
-        runner.aim(asked)
-        return _Decoding(self._decoder, runner, asked)
-
-
-class _Decoding:
-    """See `Decoding`."""
-
-    def __init__(self, pool: Pool, runner: Runner, box: Box):
-        self._pool, self._runner, self.box = pool, runner, box
-        self._open = True
-
-    def __call__(self, z: Float) -> Float:
-        if not self._open:
-            raise ClosedError("this decoding was closed; encode the picture again")
-        self._runner.inputs["z"][:] = z
-        self._pool.run(self._runner)
-        picture: Float = self._runner.outputs["picture"]
-        return picture
-
-    def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._pool.give(self._runner)
-            del self._runner

@@ -1,20 +1,24 @@
 """Calls that meet: once as many are in work as there are cores, each run takes one thread.
 
 On all cores a run waits after every operation for the slowest of them, which another call's paste
-or run holds up; on a core each, calls wait for nobody. A call that is alone has all cores. So a
-graph is compiled twice, the second time when calls first meet; whoever comes meanwhile goes on with
-all threads. The bits are a lone call's: the first result of each size is computed both ways, and a
-graph of which one differs stays as it was (OpenVINO's instance norm sums up thread by thread).
+or run holds up; on a core each, calls wait for nobody. A call that is alone has all cores, or makes
+its results side by side (side_by_side.py). So a graph is compiled twice, the second time when calls
+first meet, or when those that were alone have run for as long as compiling took; whoever comes
+meanwhile goes on with all threads. The bits are a lone call's: the first result of each size is
+computed both ways, and a graph of which one differs stays as it was (OpenVINO's instance norm sums
+up thread by thread).
 """
 
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from picme_rt import choices
-from picme_rt.backends.host import Arrays, Runner, arrays
+from picme_rt.backends.host import Arrays, Runner, arrays, buffers
 from picme_rt.tensors import Graph
 from picme_rt.turns import Turns
 
@@ -22,10 +26,22 @@ Maker = Callable[[Arrays], Runner]
 """Makes one more runner of a compiled graph, over buffers."""
 
 
+class Runners(NamedTuple):
+    """Makes runners of one graph.
+
+    Attributes:
+        make: Makes one more.
+        meeting: What they share; None where every run has the threads that were asked for.
+    """
+
+    make: Callable[[], Runner]
+    meeting: "Meeting | None"
+
+
 def runners(
     table: Graph, batch: int, threads: int, compiled: Callable[[int], Maker], calls: Turns | None
-) -> Callable[[], Runner]:
-    """Makes runners of one graph.
+) -> Runners:
+    """Compiles a graph, to make runners of it.
 
     Args:
         table: The graph's inputs and outputs.
@@ -34,33 +50,80 @@ def runners(
         compiled: Compiles the graph for a number of threads.
         calls: Who is in work; None where every run shall have `threads`.
     """
+    began = time.perf_counter()
     alone = compiled(threads)
+    cost = time.perf_counter() - began
     if calls is None or threads == 1:
-        return lambda: alone(arrays(table, batch))
-    meeting = _Meeting(calls, lambda: compiled(1))
-    return lambda: _MeetingRunner(alone, arrays(table, batch), meeting)
+        return Runners(lambda: alone(arrays(table, batch)), None)
+    meeting = Meeting(table, batch, calls=calls, compiled=lambda: compiled(1), cost=cost)
+    return Runners(lambda: _MeetingRunner(alone, arrays(table, batch), meeting), meeting)
 
 
-class _Meeting:
+class Meeting:
     """What the runners of one graph share: the second compilation, and what is known of its bits.
 
     Args:
+        table: The graph's inputs and outputs.
+        batch: Latents a run.
         calls: Who is in work.
         compiled: Compiles the graph for one thread a run.
+        cost: Seconds that compiling takes.
+
+    Attributes:
+        equal: Sizes of outputs whose bits were found to be the same both ways.
+        differs: Whether the bits of one were not: all runs have all threads from then on.
     """
 
-    def __init__(self, calls: Turns, compiled: Callable[[], Maker]):
+    def __init__(
+        self,
+        table: Graph,
+        batch: int,
+        *,
+        calls: Turns,
+        compiled: Callable[[], Maker],
+        cost: float,
+    ):
+        self._table, self._batch = table, batch
         self._calls, self._cores = calls, choices.cores()
         self._compiled: Callable[[], Maker] | None = compiled
         self._maker: Maker | None = None
         self._compiling = threading.Lock()
-        self.equal: set[tuple[tuple[int, ...], ...]] = set()  # sizes of outputs
+        self._cost, self._spent = cost, 0.0
+        self.equal: set[tuple[tuple[int, ...], ...]] = set()
         self.differs = False
 
     def maker(self) -> Maker | None:
         """Makes runners of one thread; None where a run shall have all threads."""
         if self._calls.inside < self._cores or self.differs:
             return None
+        return self._second()
+
+    def lanes(self, results: int) -> int:
+        """How many of a call's results are made at a time, on a thread each: all cores', or 1.
+
+        Compiling is not paid for a single call: first, runs must have taken as long as it will.
+        """
+        alone = self._calls.inside <= 1 and self._cores > 1
+        if not alone or results < self._cores or self.differs or self._spent < self._cost:
+            return 1
+        return 1 if self._second() is None else self._cores
+
+    def single(self, inputs: dict[str, NDArray[Any]]) -> Runner:
+        """A runner of one thread, once there are `lanes`: all its own but the inputs beside z."""
+        assert self._maker is not None  # `lanes` comes first
+        z = {"z": np.zeros_like(inputs["z"])}
+        return self._maker(Arrays(inputs | z, buffers(self._table.outputs, self._batch)))
+
+    def ran(self, seconds: float) -> None:
+        """Counts a run on all threads."""
+        self._spent += seconds  # of two at once one may be lost: it is no exact limit
+
+    def stop(self) -> None:
+        """Leaves all threads to every run from now on."""
+        self.differs, self._maker = True, None
+
+    def _second(self) -> Maker | None:
+        """The second compilation, which who comes first makes; None while it is made."""
         if self._compiled is not None and self._compiling.acquire(blocking=False):
             try:
                 if self._compiled is not None:
@@ -70,15 +133,11 @@ class _Meeting:
                 self._compiling.release()
         return self._maker
 
-    def stop(self) -> None:
-        """Leaves all threads to every run from now on."""
-        self.differs, self._maker = True, None
-
 
 class _MeetingRunner:
     """See `Runner`: one set of buffers, and two ways to fill it."""
 
-    def __init__(self, alone: Maker, given: Arrays, meeting: _Meeting):
+    def __init__(self, alone: Maker, given: Arrays, meeting: Meeting):
         self._given, self._meeting = given, meeting
         self._alone = alone(Arrays(given.inputs, given.outputs.copy()))
         self._beside: Runner | None = None
@@ -95,7 +154,9 @@ class _MeetingRunner:
         if maker is None:
             if self._meeting.differs:
                 self._beside = None
+            began = time.perf_counter()
             self._alone.run()
+            self._meeting.ran(time.perf_counter() - began)
             return
         if self._beside is None:
             self._beside = maker(Arrays(self._given.inputs, self._given.outputs.copy()))

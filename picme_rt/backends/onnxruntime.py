@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from picme_rt import devices
 from picme_rt.backends import meeting, onnxruntime_cuda
 from picme_rt.backends.graphs import Checked, Graphs
-from picme_rt.backends.host import Arrays, HostBackend, Runner, narrowed
-from picme_rt.backends.meeting import Maker
+from picme_rt.backends.host import Arrays, Runner, narrowed
+from picme_rt.backends.host_backend import HostBackend
+from picme_rt.backends.meeting import Maker, Runners
 from picme_rt.choices import Settings
 from picme_rt.devices import Device
 from picme_rt.errors import EngineError, MissingPackageError, one_line
@@ -42,12 +43,13 @@ def load(
         onnxruntime_cuda.check(ort, device)
         onnxruntime_cuda.preload(ort)
         turns = Turns(1)  # a CUDA graph of one session is replayed by one call at a time
+    decoder = _runners(ort, graphs.decoder, settings.micro_batch, settings, graphs.crops, calls)
     return HostBackend(
         settings,
         graphs.variant,
         turns,
-        encoder=_runners(ort, graphs.encoder, 1, settings, (), calls),
-        decoder=_runners(ort, graphs.decoder, settings.micro_batch, settings, graphs.crops, calls),
+        encoder=_runners(ort, graphs.encoder, 1, settings, (), calls).make,
+        decoder=decoder,
         crops=graphs.crops if device.kind == "cpu" else (),
     )
 
@@ -66,7 +68,7 @@ def check(device: Device, precision: str) -> None:
 
 def runners(graph: Checked, settings: Settings) -> Callable[[], Runner]:
     """Runners of one graph that is alone in its engine; raises as `load` does."""
-    return _runners(_import(), graph, settings.micro_batch, settings, (), None)
+    return _runners(_import(), graph, settings.micro_batch, settings, (), None).make
 
 
 def _import(device: Device = devices.CPU) -> ModuleType:
@@ -96,7 +98,7 @@ def _runners(
     settings: Settings,
     crops: tuple[Crop, ...],
     calls: Turns | None,
-) -> Callable[[], Runner]:
+) -> Runners:
     device = devices.parse(settings.device)
     if device.kind == "cpu":
 
@@ -108,9 +110,13 @@ def _runners(
     session = _session(ort, graph, device, settings.threads)
     onnxruntime_cuda.check_taken(session, device)
     numbers = itertools.count(1)
-    return lambda: onnxruntime_cuda.CudaRunner(
-        ort, session, graph.table, batch, device=device, crops=crops, number=next(numbers)
-    )
+
+    def make() -> Runner:
+        return onnxruntime_cuda.CudaRunner(
+            ort, session, graph.table, batch, device=device, crops=crops, number=next(numbers)
+        )
+
+    return Runners(make, None)
 
 
 def _session(

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from picme_rt import choices
 from picme_rt.backends import meeting
 from picme_rt.backends.graphs import Checked, Graphs
-from picme_rt.backends.host import Arrays, HostBackend, Runner, narrowed
-from picme_rt.backends.meeting import Maker
+from picme_rt.backends.host import Arrays, Runner, narrowed
+from picme_rt.backends.host_backend import HostBackend
+from picme_rt.backends.meeting import Maker, Runners
 from picme_rt.choices import Settings
 from picme_rt.errors import EngineError, MissingPackageError, UnavailableError, one_line
 from picme_rt.turns import Turns
@@ -44,7 +45,7 @@ def load(
         settings,
         graphs.variant,
         turns,
-        encoder=_runners(core, graphs.encoder, 1, settings.threads, openvino.Type.f32, calls),
+        encoder=_runners(core, graphs.encoder, 1, settings.threads, openvino.Type.f32, calls).make,
         decoder=_runners(core, graphs.decoder, settings.micro_batch, settings.threads, kind, calls),
         crops=graphs.crops,
     )
@@ -53,7 +54,7 @@ def load(
 def runners(graph: Checked, settings: Settings) -> Callable[[], Runner]:
     """Runners of one graph that is alone in its engine; raises as `load` does."""
     core, kind = _core(_import(), settings)
-    return _runners(core, graph, settings.micro_batch, settings.threads, kind, None)
+    return _runners(core, graph, settings.micro_batch, settings.threads, kind, None).make
 
 
 def _core(openvino: ModuleType, settings: Settings) -> "tuple[openvino.Core, openvino.Type]":
@@ -94,7 +95,7 @@ def _runners(
     threads: int,
     kind: "openvino.Type",
     calls: Turns | None,
-) -> Callable[[], Runner]:
+) -> Runners:
     def compiled(threads: int) -> Maker:
         return _compiled(core, graph, batch, threads, kind)
 

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from picme_rt import backends, devices
 from picme_rt.backends.graphs import Checked, Graphs
-from picme_rt.backends.host import HostBackend, Runner
+from picme_rt.backends.host import Runner
+from picme_rt.backends.host_backend import HostBackend
+from picme_rt.backends.meeting import Runners
 from picme_rt.choices import Settings
 from picme_rt.devices import Device
 from picme_rt.engine import Engine
@@ -44,7 +46,9 @@ def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
         graphs.variant,
         turns,
         encoder=_runners(encoder, graphs.encoder, 1, settings, None),
-        decoder=_runners(decoder, graphs.decoder, settings.micro_batch, settings, rows),
+        decoder=Runners(
+            _runners(decoder, graphs.decoder, settings.micro_batch, settings, rows), None
+        ),
         crops=graphs.crops if rows is None else (),
     )
 

@@ -1,5 +1,6 @@
 """What is measured: an engine or a checkpoint behind one protocol, and Telea's completion."""
 
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 
 from picme_rt import encoded as runtime
+from picme_rt.backends.side_by_side import Take, one_by_one
 from picme_rt.encoded import Encoding
 from picme_rt.engine import MANIFEST
 from picme_rt.errors import InputError
@@ -161,6 +163,9 @@ class _Decoding:
         made = self._model.decode(torch.from_numpy(z), self._z_m, self._features, self._hole)
         picture: Float = made[-1].numpy()
         return picture
+
+    def each(self, latents: Sequence[Float], take: Take) -> Generator[None, None, None]:
+        return one_by_one(self, latents, take)
 
     def close(self) -> None:
         """There is nothing to give back."""

@@ -1,0 +1,123 @@
+"""Results of a call that is alone, side by side: as many at a time as there are cores.
+
+On all cores a run waits after every operation for its slowest thread; on a core each, results wait
+for nobody. They run on the second compilation of the graph, that of calls that meet (meeting.py),
+and the bits are those of one result after the other: the first of each size is made both ways, and
+a graph of which one differs makes them one after the other for good.
+"""
+
+import contextlib
+import queue
+import weakref
+from collections.abc import Callable, Generator, Sequence
+
+from picme_rt.backends.host import BoxRunner, Pool, Runner
+from picme_rt.backends.meeting import Meeting
+from picme_rt.framing import Box
+from picme_rt.images import Float
+from picme_rt.pipeline import GoOn, in_order
+
+Run = Callable[[Float], Float]
+"""Latents of one run -> its pictures, kept until the next run."""
+Take = Callable[[int, Float], None]
+"""Called with a run's place and its pictures, in whatever thread made them."""
+
+
+def one_by_one(
+    run: Run, latents: Sequence[Float], take: Take, first: int = 0
+) -> Generator[None, None, None]:
+    """Runs latents `first` and on in the caller's thread; yields after each `take`."""
+    for place in range(first, len(latents)):
+        take(place, run(latents[place]))
+        yield
+
+
+class SideBySide:
+    """The runs of one graph that go side by side.
+
+    Args:
+        meeting: The graph's second compilation.
+        boxed: Makes a runner of a decoder what a call aims: one that makes a box, or the same.
+        pool: Of the graph's runners.
+    """
+
+    def __init__(self, meeting: Meeting, boxed: Callable[[Runner], Runner], pool: Pool):
+        self._meeting, self._boxed, self._pool = meeting, boxed, pool
+        self._lanes: weakref.WeakKeyDictionary[Runner, list[Runner]] = weakref.WeakKeyDictionary()
+
+    def each(
+        self, runner: Runner, box: Box, latents: Sequence[Float], take: Take
+    ) -> Generator[None, None, None]:
+        """Runs latents, several at a time where that pays; yields after each, in their order.
+
+        The iterator must be closed: until then some of the runs may still be at work.
+
+        Args:
+            runner: Of all threads, aimed and filled; the others read its inputs too.
+            box: What it is aimed at.
+            latents: Of each run.
+            take: Gets each run's pictures; for a place more than once, where bits differed.
+        """
+
+        def run(z: Float) -> Float:
+            runner.inputs["z"][:] = z
+            self._pool.run(runner)
+            picture: Float = runner.outputs["picture"]
+            return picture
+
+        done, count = 0, self._meeting.lanes(len(latents))
+        if count > 1:
+            lanes = self._lanes.setdefault(runner, [])
+            lanes += (
+                self._boxed(self._meeting.single(runner.inputs)) for _ in range(count - len(lanes))
+            )
+            for lane in lanes:
+                if isinstance(lane, BoxRunner):
+                    lane.aim(box)
+            done = yield from self._side_by_side(lanes, run, latents, take)
+        yield from one_by_one(run, latents, take, done)
+
+    def _side_by_side(
+        self, lanes: list[Runner], run: Run, latents: Sequence[Float], take: Take
+    ) -> Generator[None, None, int]:
+        """Runs as many as fill the cores; gives the place from which on all cores do the rest."""
+        sizes = _sizes(lanes[0])
+        known = sizes in self._meeting.equal
+        if not known:  # the first both ways: here, and as the first item below
+            want = run(latents[0]).copy()
+            take(0, want)
+            yield
+        free: queue.SimpleQueue[Runner] = queue.SimpleQueue()
+        for lane in lanes:
+            free.put(lane)
+
+        def work(place: int, go_on: GoOn) -> bool:
+            lane = free.get()
+            try:
+                lane.inputs["z"][:] = latents[place]
+                self._pool.run(lane)
+                made: Float = lane.outputs["picture"]
+                if place == 0 and not known:
+                    return made.tobytes() == want.tobytes()
+                take(place, made)
+                return True
+            finally:
+                free.put(lane)
+
+        # of those that are left over, fewer than there are cores, each had better have all of them
+        places = range(len(latents) - len(latents) % len(lanes))
+        with contextlib.closing(in_order(work, places, at_once=len(lanes))) as outcomes:
+            for place, right in enumerate(outcomes):
+                if not right:
+                    self._meeting.stop()
+                    self._lanes.clear()
+                    return 1
+                if place > 0 or known:
+                    yield
+        self._meeting.equal.add(sizes)
+        return len(places)
+
+
+def _sizes(runner: Runner) -> tuple[tuple[int, ...], ...]:
+    graph = runner.graph if isinstance(runner, BoxRunner) else runner
+    return tuple(array.shape for array in graph.outputs.values())
