@@ -96,9 +96,10 @@ def _check_box(model: Model, graph: tensors.Graph, pixels: int, asked: Windows |
         if (got := known.get(tensor.name, _NOTHING)).shape != shape:
             raise EngineError(f"output {tensor.name} must be {shape}, got {got.shape}")
     cropped = {tensor.name for tensor in graph.outputs if tensor.cropped}
+    free = {str(one.shape[0]): 1 for one in model.inputs if one.kind == "float32"}  # the batch
     for declared in (*model.values, *model.outputs):
         if declared.name not in cropped:
-            _check_declared(declared, known.get(declared.name, _NOTHING))
+            _check_declared(declared, known.get(declared.name, _NOTHING), free)
     return Cost({name: value.shape for name, value in known.items()}, taken, macs)
 
 
@@ -117,11 +118,13 @@ def _check_ends(what: str, got: tuple[Declared, ...], expected: tuple[tensors.Te
             )
 
 
-def _check_declared(declared: Declared, value: Value) -> None:
-    """What the file says of a value must be what follows; a symbol is the batch, here 1."""
-    said = [1 if isinstance(axis, str) else axis for axis in declared.shape]
-    fits = len(said) == len(value.shape) and declared.kind == value.kind
-    if not fits or any(a not in (None, n) for a, n in zip(said, value.shape, strict=True)):
+def _check_declared(declared: Declared, value: Value, free: dict[str, int]) -> None:
+    """What the file says of a value must be what follows; a name is one length, here `free`'s."""
+    fits = len(declared.shape) == len(value.shape) and declared.kind == value.kind
+    for said, length in zip(declared.shape, value.shape, strict=False):
+        expected = free.setdefault(said, length) if isinstance(said, str) else said
+        fits = fits and expected in (None, length)
+    if not fits:
         raise EngineError(
             f"value {declared.name!r} must be {value.kind} {value.shape}, "
             f"got {declared.kind} {declared.shape}"

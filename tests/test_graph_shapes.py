@@ -460,8 +460,10 @@ def test_what_the_file_says_of_a_value_must_be_so():
         (1, ["B", 1, 16, 16], True),
         (1, [None, 1, 16, 16], True),
         (1, [1, 1, 16, 16], True),
-        (1, ["B", "C", 16, 16], True),  # a symbol is the batch, and both are 1
-        (1, ["B", 1, 16, "W"], False),
+        (1, ["B", "C", "W", "W"], True),  # a name is one length
+        (1, ["B", "B", 16, 16], True),
+        (1, ["B", "W", 16, "W"], False),
+        (1, ["B", 1, "B", 16], False),
         (1, ["B", 1, 16, 17], False),
         (1, ["B", 1, 16], False),
         (7, ["B", 1, 16, 16], False),

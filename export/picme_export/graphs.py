@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from picme_export import half_weights, mean_as_conv, rewrites
+from picme_export import half_weights, mean_as_conv, named_shapes, rewrites
 from picme_rt import graph_shapes, tensors
 from picme_rt.onnx_file import OPSET
 from picme_rt.windows import Crop
@@ -168,6 +168,8 @@ def to_onnx(
         return graph_shapes.check(model.SerializeToString(), graph, crops).macs
 
     report = rewrites.apply(model, macs, target) if rewrite else {}
+    if rewrite:
+        named_shapes.write(model, graph, crops)
     if half:
         half_weights.store(model)
     onnx.checker.check_model(model, full_check=True)

@@ -36,7 +36,9 @@ def rewrite(graph: Graph) -> int:
             _phase(graph, inputs, weight[:, :, list(rows)][:, :, :, list(columns)], bias)
             for rows, columns in itertools.product(TAPS, TAPS)
         ]
-        together = graph.put("Concat", phases, axis=1)
+        # counted from the back: else ONNX Runtime concatenates in its own layout of channels, and
+        # then brings the whole back, though it does so with each phase for its head anyway
+        together = graph.put("Concat", phases, axis=-3)
         new = graph.put("DepthToSpace", [together], blocksize=2, mode="DCR")
         graph.give(node.output[0], new)
         done += 1
