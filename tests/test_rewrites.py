@@ -14,6 +14,7 @@ from picme_export.rewrites import (
     late_concat,
     phase_heads,
     pooled_convolutions,
+    small_pools,
     space_to_depth,
     transposed_phases,
 )
@@ -263,6 +264,31 @@ def test_an_unshuffle_is_space_to_depth_and_whole_planes_that_move(block):
 )
 def test_other_transposes_stay(model):
     rewritten(space_to_depth.rewrite, model, 0)
+
+
+def pooled_alone(channels, **other):
+    nodes = [("Tanh", ["x"], "t", {}), ("AveragePool", ["t"], "out", POOL | other)]
+    return model_of(nodes, {"x": (channels, 8, 6)}, {})
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_a_pool_over_a_picture_is_a_convolution(channels):
+    found = rewritten(small_pools.rewrite, pooled_alone(channels), 1)
+    assert found == {"Tanh": 1, "Conv": 1}
+
+
+@pytest.mark.parametrize(
+    ("channels", "other"),
+    [
+        (1, {}),
+        (5, {}),
+        (3, {"strides": [1, 1]}),
+        (3, {"kernel_shape": [4, 4]}),
+        (3, {"pads": [1, 1, 1, 1], "count_include_pad": 1}),
+    ],
+)
+def test_other_pools_stay(channels, other):
+    rewritten(small_pools.rewrite, pooled_alone(channels, **other), 0)
 
 
 @pytest.mark.parametrize("role", ["encoder", "decoder"])

@@ -14,6 +14,7 @@ from picme_export.rewrites import (
     late_concat,
     phase_heads,
     pooled_convolutions,
+    small_pools,
     space_to_depth,
     transposed_phases,
 )
@@ -26,6 +27,7 @@ PASSES = {
     "transposed phases": transposed_phases.rewrite,
     "phase heads": phase_heads.rewrite,
     "space to depth": space_to_depth.rewrite,
+    "small pools": small_pools.rewrite,
 }
 Target = Literal["cpu", "gpu"]
 FOR: dict[Target, tuple[str, ...]] = {"cpu": tuple(PASSES), "gpu": ("pooled convolutions",)}

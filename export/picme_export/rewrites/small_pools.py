@@ -1,0 +1,32 @@
+"""AveragePool 2x2 over a picture's few channels -> a convolution of 2x2 with constant weights.
+
+On four maps of 256x256 OpenVINO's pooling takes 1.0 ms and its convolution 0.2; ONNX Runtime's 0.3
+and 0.2. Over many channels the pooling is the faster one.
+"""
+
+import numpy as np
+
+from picme_export.rewrites.graph import Graph, attributes_of
+
+CHANNELS = range(2, 5)
+
+
+def rewrite(graph: Graph) -> int:
+    """Replaces every mean of two by two places over a picture.
+
+    Returns:
+        How many were replaced.
+    """
+    done = 0
+    for node in graph.nodes("AveragePool"):
+        options, shape = attributes_of(node), graph.shape(node.input[0])
+        halves = options.get("kernel_shape") == options.get("strides") == [2, 2]
+        plain = options.get("pads", [0] * 4) == [0] * 4
+        if not halves or not plain or len(shape) != 4 or shape[1] not in CHANNELS:
+            continue
+        weight = np.zeros((shape[1], shape[1], 2, 2), np.float32)
+        weight[range(shape[1]), range(shape[1])] = 1 / 4
+        new = graph.conv(node.input[0], weight, None, strides=(2, 2), pads=(0, 0, 0, 0))
+        graph.give(node.output[0], new)
+        done += 1
+    return done
