@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from picme_rt import encoded, plans
+from picme_rt import output_checks, plans
 from picme_rt.backends import tensorrt
 from picme_rt.backends.tensorrt_library import Library
 from picme_rt.composite import Canvas, Fit
@@ -205,10 +205,12 @@ class DevicePipeline:
         """
         new = run.is_new(way)
         run.run(asked, way)
-        encoded.check_values({name: run.result(name) for name in (*Mixture._fields, "log_prob")})
+        output_checks.check_values(
+            {name: run.result(name) for name in (*Mixture._fields, "log_prob")}
+        )
         if new:
             pictures = run.pictures().reshape(-1, 3, self._size, self._size)
-            encoded.check_picture(pictures, Box(0, 0, self._size, self._size))
+            output_checks.check_picture(pictures, Box(0, 0, self._size, self._size))
 
     def _ready(self, sizes: Sizes) -> DeviceRun:
         """The buffers, contexts and graphs for a size, made if they are not there."""

@@ -10,18 +10,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from picme_rt import composite, framing, kernels
+from picme_rt import composite, framing, kernels, output_checks
 from picme_rt.backends import Backend, Decoding
 from picme_rt.composite import Canvas
-from picme_rt.errors import EngineError, InputError
+from picme_rt.errors import InputError
 from picme_rt.framing import Box, Framing
 from picme_rt.images import Float, Hole, Image
 from picme_rt.kernels import Mode
 from picme_rt.pipeline import GoOn
 
-_PICTURE = 1.01  # largest magnitude that a decoder gives: it ends in tanh
 _INDICES = 1 << 32  # latents of a seed
-_LOG_ALPHA = 80  # largest magnitude of a row's largest log_alpha that the sampler takes
 Diversity = Literal["low", "mid", "high"] | float
 """How much results of an engine of kind `idc` differ: a word, or the places that it stands for."""
 RESULT_BYTES = 2 << 30
@@ -213,7 +211,7 @@ class Encoded(Encoding):
                     decode(_in_block(z, size)) for decode, z in zip(decoders, latents, strict=True)
                 ]
                 for decode, pictures in zip(decoders, made, strict=True):
-                    check_picture(pictures, decode.box)
+                    output_checks.check_picture(pictures, decode.box)
                 for index in _asked(request, block):
                     target, place = np.empty_like(self._img), index - block.start
                     self._paste([pictures[place] for pictures in made], target)
@@ -239,7 +237,7 @@ class Encoded(Encoding):
         decode = backend.decoding(part.values, part.box)
 
         def take(place: int, pictures: Float) -> None:
-            check_picture(pictures, decode.box)
+            output_checks.check_picture(pictures, decode.box)
             for index in _asked(request, blocks[place]):
                 picture = pictures[index - blocks[place].start]
                 self._paste_part(part, picture, done[index - request.first])
@@ -303,7 +301,7 @@ def encode(
     for region in framing.regions(hole, size, framed):
         fitted = composite.fit(pixels, hole, region, size)
         values = backend.encode(fitted.image[None], fitted.hole[None])
-        check_values(values)
+        output_checks.check_values(values)
         values["hole"] = fitted.hole[None]
         canvas = composite.canvas(fitted, hole, region)
         parts.append(Part(values, canvas, composite.needed(canvas)))
@@ -342,56 +340,6 @@ def _joint(drawn: list[kernels.GmmSample]) -> NDArray[np.float32]:
     each = [one.log_prob[0] for one in drawn if one.log_prob is not None]  # it was asked for
     found: NDArray[np.float32] = np.stack(each).sum(0, np.float64).astype(np.float32)
     return found
-
-
-def check_values(values: dict[str, Float]) -> None:
-    """Refuses what no encoder gives, before anything is made of it.
-
-    Raises:
-        EngineError: A value is NaN or infinite, or the weights of the mixture are no logarithms.
-    """
-    for name, value in values.items():
-        if not np.isfinite((value.max(), value.min())).all():  # NaN is both
-            raise EngineError(
-                f"the engine's encoder gave values of {name} that are not finite; export it again"
-            )
-    _check_log_alpha(values["log_alpha"].max())
-
-
-def check_extremes(log_alpha: float, pictures: float) -> None:
-    """`check_values` and the check of pictures, where only largest magnitudes are at hand.
-
-    Args:
-        log_alpha: Of the largest log_alpha of a row; NaN if one of them is.
-        pictures: Of the decoder's pictures, likewise.
-
-    Raises:
-        EngineError: They are none that a network gives.
-    """
-    _check_log_alpha(log_alpha)
-    _check_magnitude(pictures)
-
-
-def _check_log_alpha(largest: float) -> None:
-    if not abs(largest) <= _LOG_ALPHA:
-        raise EngineError(
-            f"the engine's encoder gave {largest:g} as largest log_alpha; export it again"
-        )
-
-
-def check_picture(pictures: Float, box: Box) -> None:
-    """Refuses what no decoder gives in the box (micro_batch, 3, S, S) of its pictures."""
-    pictures = pictures[:, :, box.top : box.bottom, box.left : box.right]
-    _check_magnitude(max(pictures.max(), -pictures.min()))
-
-
-def _check_magnitude(largest: float) -> None:
-    """Refuses NaN, infinity and numbers that no colour has: they would be pixels of any kind."""
-    if not largest <= _PICTURE:
-        raise EngineError(
-            "the engine's decoder gave values that are not finite or not in [-1, 1]; "
-            "export it again, or lower the temperature if it is far above 1"
-        )
 
 
 def check_size(shape: tuple[int, ...], k: int) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from picme_rt.encoded import Completion, Completions, Encoding, Mixture, Request, check_extremes
+from picme_rt import output_checks
+from picme_rt.encoded import Completion, Completions, Encoding, Mixture, Request
 from picme_rt.images import Image
 from picme_rt.pipeline import GoOn
 
@@ -74,7 +75,7 @@ class TorchEncoded(Encoding):
             wanted = range(max(block, request.first) - block, min(block + n, end) - block)
             asked = request._replace(first=block)
             found = pipeline.complete(self._layers, self._img[None], asked, seeds, wanted)
-            check_extremes(*found.extremes)
+            output_checks.check_extremes(*found.extremes)
             for place, index in enumerate(range(block + wanted.start, block + wanted.stop)):
                 yield Completion(
                     found.images[0, place],

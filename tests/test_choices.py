@@ -222,10 +222,10 @@ def test_tuning_measures_every_backend_and_precision_that_runs_here(engine):
 def test_tuning_leaves_out_a_precision_that_this_cpu_lacks(engine, monkeypatch):
     load = backends.load
 
-    def older(engine, settings):
+    def older(engine, settings, **given):
         if settings.precision == "bf16":
             raise picme_rt.UnavailableError("no bf16 here")
-        return load(engine, settings)
+        return load(engine, settings, **given)
 
     monkeypatch.setattr(backends, "load", older)
     assert {one.settings.precision for one in tuning.tune(engine)} == {"fp32"}

@@ -43,13 +43,12 @@ def load(
         onnxruntime_cuda.check(ort, device)
         onnxruntime_cuda.preload(ort)
         turns = Turns(1)  # a CUDA graph of one session is replayed by one call at a time
-    decoder = _runners(ort, graphs.decoder, settings.micro_batch, settings, graphs.crops, calls)
     return HostBackend(
         settings,
         graphs.variant,
         turns,
         encoder=_runners(ort, graphs.encoder, 1, settings, (), calls).make,
-        decoder=decoder,
+        decoder=_runners(ort, graphs.decoder, settings.micro_batch, settings, graphs.crops, calls),
         crops=graphs.crops if device.kind == "cpu" else (),
     )
 

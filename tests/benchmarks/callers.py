@@ -36,7 +36,7 @@ CALLERS = (1, 8)
 @contextlib.contextmanager
 def opened(way: str, backend: str, precision: str) -> Iterator[picme_rt.Session]:
     """A session that shares the cores in one of `WAYS`."""
-    one, paste, real = Turns(1), Encoded._paste, backends.load
+    one, paste, real = Turns(1), Encoded._paste_part, backends.load
 
     def load(engine: Engine, settings: Settings, turns: Turns, calls: Turns | None) -> Backend:
         return real(engine, settings, one, calls)
@@ -49,7 +49,7 @@ def opened(way: str, backend: str, precision: str) -> Iterator[picme_rt.Session]
     with contextlib.ExitStack() as stack:
         if way == "one at a time":
             stack.enter_context(mock.patch("picme_rt.models.backends.load", load))
-            stack.enter_context(mock.patch.object(Encoded, "_paste", in_turn))
+            stack.enter_context(mock.patch.object(Encoded, "_paste_part", in_turn))
         session = picme_rt.Session(ENGINE, backend=backend, precision=precision, threads=threads)
         if way == "no door":
             session._calls = Turns(max(CALLERS))
