@@ -20,6 +20,7 @@ from picme_rt.kernels import Mode
 from picme_rt.pipeline import GoOn
 
 _INDICES = 1 << 32  # latents of a seed
+_RUNS = 96  # whose latents are drawn at once: 3 MB where they are largest
 Diversity = Literal["low", "mid", "high"] | float
 """How much results of an engine of kind `idc` differ: a word, or the places that it stands for."""
 RESULT_BYTES = 2 << 30
@@ -120,7 +121,7 @@ class Encoding(abc.ABC):
 
     @abc.abstractmethod
     def gather(self, request: Request, go_on: GoOn) -> Completions:
-        """`complete` for who asks for several pictures: `go_on` may end it after each result."""
+        """`complete` for who asks for several pictures: `go_on`, called after runs, may end it."""
 
     @abc.abstractmethod
     def one_by_one(self, request: Request) -> Iterator[Completion]:
@@ -182,17 +183,23 @@ class Encoded(Encoding):
         if not self._parts:
             done[:] = self._img
             return Completions(done, indices, None, None)
-        blocks = _blocks(request, backend.micro_batch)
-        begin = blocks[0].start
-        drawn = self._sample(request, begin, blocks[-1].stop - begin)
-        for part, sample in zip(self._parts, drawn, strict=True):
-            z = np.asarray(sample.z[0], np.float32)
-            with contextlib.closing(self._fill(backend, part, z, request, done)) as runs:
-                for _ in runs:
-                    go_on()
-        asked = slice(request.first - begin, end - begin)
-        log_prob = _joint(drawn)[asked]
-        return Completions(done, indices, drawn[0].primitive[0, asked].copy(), log_prob)
+        primitives, log_prob = np.empty(request.k, np.int32), np.empty(request.k, np.float32)
+        every = _runs(request, backend.micro_batch)
+        for at in range(0, len(every), _RUNS):
+            runs = every[at : at + _RUNS]
+            begin, stop = runs[0].start, runs[-1].stop
+            drawn = self._sample(request, begin, stop - begin)
+            for part, sample in zip(self._parts, drawn, strict=True):
+                z = np.asarray(sample.z[0], np.float32)
+                with contextlib.closing(self._fill(backend, part, runs, z, request, done)) as each:
+                    for _ in each:
+                        go_on()
+            asked = _asked(request, range(begin, stop))
+            here = slice(asked.start - request.first, asked.stop - request.first)
+            there = slice(asked.start - begin, asked.stop - begin)
+            primitives[here] = drawn[0].primitive[0, there]
+            log_prob[here] = _joint(drawn)[there]
+        return Completions(done, indices, primitives, log_prob)
 
     def one_by_one(self, request: Request) -> Iterator[Completion]:
         """See `Encoding.one_by_one`."""
@@ -204,16 +211,16 @@ class Encoded(Encoding):
         decoders: list[Decoding] = []
         try:
             decoders += (backend.decoding(part.values, part.box) for part in self._parts)
-            for block in _blocks(request, size):
-                drawn = self._sample(request, block.start, len(block))
+            for run in _runs(request, size):
+                drawn = self._sample(request, run.start, len(run))
                 latents = [np.asarray(sample.z[0], np.float32) for sample in drawn]
                 made = [
-                    decode(_in_block(z, size)) for decode, z in zip(decoders, latents, strict=True)
+                    decode(_in_run(z, size)) for decode, z in zip(decoders, latents, strict=True)
                 ]
                 for decode, pictures in zip(decoders, made, strict=True):
                     output_checks.check_picture(pictures, decode.box)
-                for index in _asked(request, block):
-                    target, place = np.empty_like(self._img), index - block.start
+                for index in _asked(request, run):
+                    target, place = np.empty_like(self._img), index - run.start
                     self._paste([pictures[place] for pictures in made], target)
                     yield Completion(target, index, *_statistics(drawn, place))
         finally:
@@ -221,30 +228,37 @@ class Encoded(Encoding):
                 decode.close()
 
     def _fill(
-        self, backend: Backend, part: Part, z: Float, request: Request, done: NDArray[np.uint8]
+        self,
+        backend: Backend,
+        part: Part,
+        runs: list[range],
+        z: Float,
+        request: Request,
+        done: NDArray[np.uint8],
     ) -> Generator[None, None, None]:
-        """Algorithm 2, lines 6-7, for one region of all results; yields after each run.
+        """Algorithm 2, lines 6-7, for one region of some results; yields after each run.
 
         Args:
             backend: What decodes.
             part: The region.
-            z: Latents, from the first of the first run on.
+            runs: The latents of each run, by index.
+            z: Latents, (n, D), from that of the first index on.
             request: What is asked.
-            done: (k, H, W, 3), the results.
+            done: (k, H, W, 3), all results.
         """
-        size, blocks = backend.micro_batch, _blocks(request, backend.micro_batch)
-        latents = [_in_block(z[b.start - blocks[0].start :], size) for b in blocks]
+        size = backend.micro_batch
+        latents = [_in_run(z[run.start - runs[0].start :], size) for run in runs]
         decode = backend.decoding(part.values, part.box)
 
         def take(place: int, pictures: Float) -> None:
             output_checks.check_picture(pictures, decode.box)
-            for index in _asked(request, blocks[place]):
-                picture = pictures[index - blocks[place].start]
+            for index in _asked(request, runs[place]):
+                picture = pictures[index - runs[place].start]
                 self._paste_part(part, picture, done[index - request.first])
 
         try:
-            with contextlib.closing(decode.each(latents, take)) as runs:
-                yield from runs
+            with contextlib.closing(decode.each(latents, take)) as ended:
+                yield from ended
         finally:
             decode.close()
 
@@ -308,7 +322,7 @@ def encode(
     return Encoded(loaded, primitives, pixels.copy(), parts)
 
 
-def _blocks(request: Request, size: int) -> list[range]:
+def _runs(request: Request, size: int) -> list[range]:
     """The latents of each run, by index.
 
     Always `size` of them, latent i in place i mod size: no picture's bits can depend on k or first,
@@ -318,14 +332,14 @@ def _blocks(request: Request, size: int) -> list[range]:
     return [range(at, min(at + size, _INDICES)) for at in range(first - first % size, end, size)]
 
 
-def _asked(request: Request, block: range) -> range:
-    """Those of a block whose results are asked for."""
-    return range(max(block.start, request.first), min(block.stop, request.first + request.k))
+def _asked(request: Request, run: range) -> range:
+    """Those of some latents whose results are asked for."""
+    return range(max(run.start, request.first), min(run.stop, request.first + request.k))
 
 
-def _in_block(z: Float, size: int) -> Float:
+def _in_run(z: Float, size: int) -> Float:
     """(size, D): the first of some latents, over again where there are fewer."""
-    return np.resize(z[:size], (size, z.shape[1]))
+    return z[:size] if len(z) >= size else np.resize(z, (size, z.shape[1]))
 
 
 def _statistics(drawn: list[kernels.GmmSample], i: int) -> tuple[int | None, float | None]:

@@ -34,7 +34,7 @@ class Info:
             (`picme bench --tune`), or `default`, the first that is installed.
         device: Where.
         precision: What the decoder is computed in: a variant of the engine, or bf16 made of fp32.
-        threads: Threads that the backend computes a lone call with, and every call's bits.
+        threads: Threads that the backend computes a lone result with, and every result's bits.
         sampler: `native` (compiled kernels), `ref` (NumPy) or `cuda` (on the GPU): the same bits.
         composite: What pastes the results: one of these, the same bits.
         size: Side of the network's picture in pixels.

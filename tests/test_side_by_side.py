@@ -8,19 +8,29 @@ import time
 import numpy as np
 import pytest
 from cpu_backends import LIBRARIES
-from twice import CORES, TABLE, Twice
+from twice import CORES, TABLE, TWICE, Twice
 
 import picme_rt
-from picme_rt.backends import meeting
-from picme_rt.backends.host import Pool
+from picme_rt import backends
+from picme_rt.backends import meeting, side_by_side
+from picme_rt.backends.host import Arrays, BoxRunner, Pool
 from picme_rt.backends.side_by_side import SideBySide
+from picme_rt.choices import Settings
 from picme_rt.errors import EngineError
 from picme_rt.framing import Box
+from picme_rt.tensors import Graph as Table
+from picme_rt.tensors import Tensor
 from picme_rt.turns import Turns
+from picme_rt.windows import Crop
 
 CASES = [(*one, "cats") for one in LIBRARIES] + [("openvino", "fp32", "picme")]  # instance norms
 LONG = 30
 WHOLE = Box(0, 0, 8, 8)
+CROPS = (Crop(side=16, before=0, after=0, halo=0),)
+BOXED = Table(
+    (Tensor("z", (1,)), Tensor("box", (2, 2), "int64", batched=False)),
+    (Tensor("picture", (3, 16, 16), cropped=True),),
+)
 OFTEN = 300  # calls after which a graph of a few milliseconds has been compiled again
 
 
@@ -155,27 +165,135 @@ def test_who_closes_early_leaves_nothing_at_work(calls):
         graph.check(4)
 
 
+def test_all_that_a_run_makes_is_compared_not_the_box_alone(calls):
+    twice = Twice(error=1)
+    runners = meeting.runners(BOXED, 1, 4, twice, calls)
+    pool = Pool("decoder", lambda: BoxRunner(runners.make(), CROPS), Turns(CORES))
+    beside = SideBySide(runners.meeting, lambda runner: BoxRunner(runner, CROPS), pool)
+    runners.meeting.ran(LONG)
+    runner, box, found = pool.take(), Box(2, 2, 3, 3), {}
+    runner.aim(box)
+
+    def take(place, picture):
+        found[place] = picture.copy()
+
+    latents = [np.full((1, 1), z, np.float32) for z in range(4)]
+    with calls, contextlib.closing(beside.each(runner, box, latents, take)) as runs:
+        assert len(list(runs)) == 4
+    assert runners.meeting.differs
+    for z in range(4):
+        assert found[z][0, :, 2, 2].tolist() == [2 * z] * 3
+        assert found[z].sum() == 6 * z
+
+
+def test_windows_of_other_lengths_are_another_size():
+    box = np.array([[0, 0], [4, 8]])
+    inputs, outputs = {"box": box}, {"picture": np.zeros((1, 3, 4, 8))}
+    before = meeting.sizes(Arrays(inputs, outputs))
+    box += 4
+    assert meeting.sizes(Arrays(inputs, outputs)) == before
+    box[1] += 4
+    assert meeting.sizes(Arrays(inputs, outputs)) != before
+
+
+def test_a_lane_that_an_interrupt_left_at_work_is_not_used_again(calls, monkeypatch):
+    twice, inside, goes_on = Twice(), threading.Event(), threading.Event()
+    graph, left = Graph(calls, twice), []
+
+    def waits():
+        inside.set()
+        assert goes_on.wait(LONG)
+
+    def interrupted(work, items, *, at_once):
+        left.append(threading.Thread(target=work, args=(items[0], None)))
+        left[0].start()
+        assert inside.wait(LONG)
+        raise KeyboardInterrupt
+        yield
+
+    with calls:
+        graph.check(4)
+        twice.met = waits
+        with monkeypatch.context() as patch:
+            patch.setattr(side_by_side, "in_order", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                graph.each(4)
+        twice.met = None
+        for _ in range(3):
+            graph.check(4)
+    goes_on.set()
+    left[0].join()
+
+
+def test_errors_while_lanes_are_made_leave_none(calls):
+    twice = Twice()
+    graph = Graph(calls, twice)
+
+    def refuses():
+        raise EngineError("no memory")
+
+    twice.gate = refuses
+    with calls, pytest.raises(EngineError, match="no memory"):
+        graph.each(4)
+    twice.gate = None
+    with calls:
+        graph.check(4)
+
+
+def warm(session, compiled, image, mask):
+    """Asks until the decoder has been compiled again."""
+    for _ in range(OFTEN):
+        session.complete(image, mask, k=5)
+        if 1 in compiled:
+            return
+    raise AssertionError("it was never compiled again")
+
+
+@pytest.mark.parametrize("latents", [1, 2])
 @pytest.mark.parametrize(("backend", "precision", "preset"), CASES)
 def test_a_sessions_results_are_those_of_a_lone_result(
-    exported, picture, compiled, backend, precision, preset
+    exported, picture, compiled, monkeypatch, backend, precision, preset, latents
 ):
+    settings = Settings(backend, precision, CORES, latents)
+    monkeypatch.setattr(backends, "defaults", lambda *_: settings)
     image, mask = (array[80:200, 50:180] for array in picture)
     with picme_rt.Session(exported(preset).path, backend=backend, precision=precision) as session:
-        want = [one.image for one in session.stream(image, mask, k=5)]
-        for _ in range(OFTEN):
-            done = session.complete(image, mask, k=5)
-            assert (done.images == np.stack(want)).all()
-            if 1 in compiled:
-                break
-        assert compiled == [CORES, CORES, 1], "it was never compiled again"
-        for first in range(3):
-            found = session.encode(image, mask).complete(k=4, first=first)
-            assert (found.images[: 5 - first] == np.stack(want)[first : first + 4]).all()
-            assert (found.indices == np.arange(first, first + 4)).all()
+        want = np.stack([one.image for one in session.stream(image, mask, k=9)])
+        warm(session, compiled, image, mask)
+        assert compiled == [CORES, CORES, 1]
+        for first in range(4):
+            found = session.encode(image, mask).complete(k=5, first=first)
+            assert (found.images == want[first : first + 5]).all()
+            assert (found.indices == np.arange(first, first + 5)).all()
         assert (session.complete(image, mask, k=1).images[0] == want[0]).all()
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", TWICE)
+def test_pictures_with_several_regions_too(free_engine, picture, compiled, backend):
+    image, _ = picture
+    mask = np.zeros(image.shape[:2], bool)
+    mask[10:40, 10:40] = mask[-50:-20, -50:-20] = True
+    with picme_rt.Session(free_engine, backend=backend) as session:
+        assert len(session.encode(image, mask)._parts) == 2
+        want = list(session.stream(image, mask, k=6))
+        warm(session, compiled, image, mask)
+        done = session.complete(image, mask, k=6)
+    assert (done.images == np.stack([one.image for one in want])).all()
+    assert done.log_prob.tolist() == [np.float32(one.log_prob) for one in want]
+    assert done.primitives.tolist() == [one.primitive for one in want]
+
+
+def test_the_last_latents_of_a_seed(engine, picture, compiled):
+    image, mask = (array[80:200, 50:180] for array in picture)
+    with picme_rt.Session(engine, backend="onnxruntime") as session:
+        warm(session, compiled, image, mask)
+        found = session.encode(image, mask).complete(k=4, first=2**32 - 4)
+        last = session.encode(image, mask).complete(k=1, first=2**32 - 1)
+    assert (found.images[3] == last.images[0]).all()
+    assert found.indices.tolist() == list(range(2**32 - 4, 2**32))
+
+
+@pytest.mark.parametrize("backend", TWICE)
 def test_threads_that_were_asked_for_stay(engine, picture, compiled, backend):
     image, mask = (array[80:200, 50:180] for array in picture)
     with picme_rt.Session(engine, backend=backend, threads=2) as session:

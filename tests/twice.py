@@ -12,7 +12,7 @@ TABLE = Graph((Tensor("z", (1,)),), (Tensor("picture", (3, 8, 8)),))
 
 
 class Twice:
-    """A graph that gives 2 z, and in runs of one thread so much more; counts what is asked."""
+    """A graph that gives 2 z, and in runs of one thread a last pixel of so much more."""
 
     def __init__(self, error=0.0):
         self.error, self.compiled, self.runs = error, [], []
@@ -24,18 +24,20 @@ class Twice:
         if threads == 1 and self.gate is not None:
             self.gate()
 
-        def make(given):
-            return Run(self, threads, given)
+        compiled = Compiled()
+        self.weak.append(weakref.ref(compiled))
+        return lambda given: Run(self, threads, given, compiled)
 
-        self.weak.append(weakref.ref(make))
-        return make
+
+class Compiled:
+    """What the library keeps as long as there is a runner of it."""
 
 
 class Run:
     """See `Runner`."""
 
-    def __init__(self, graph, threads, given):
-        self.graph, self.threads = graph, threads
+    def __init__(self, graph, threads, given, compiled):
+        self.graph, self.threads, self.compiled, self.inside = graph, threads, compiled, 0
         self.inputs, self.outputs = given
         self.largest = self.outputs["picture"]
 
@@ -43,8 +45,12 @@ class Run:
         self.outputs["picture"] = narrowed(self.largest, height, width)
 
     def run(self):
+        self.inside += 1
+        assert self.inside == 1, "two runs at once over the same buffers"
         self.graph.runs.append(self.threads)
         if self.threads == 1 and self.graph.met is not None:
             self.graph.met()
-        error = self.graph.error if self.threads == 1 else 0
-        self.outputs["picture"][:] = 2 * self.inputs["z"].reshape(-1, 1, 1, 1) + error
+        self.outputs["picture"][:] = 2 * self.inputs["z"].reshape(-1, 1, 1, 1)
+        if self.threads == 1:
+            self.outputs["picture"][..., -1, -1] += self.graph.error  # a small box does not see it
+        self.inside -= 1

@@ -55,7 +55,8 @@ class Decoding(Protocol):
         """Calls `take` with each of `latents`' place and its pictures, which are kept meanwhile.
 
         Yields after each, in their order. Where that pays several are made at a time, each taken in
-        a thread of its own; the bits are the same. Close the iterator: it ends what is in work.
+        a thread of its own; the bits are the same: where they were not, `take` gets that place once
+        more, with those that count. Close the iterator: it ends what is in work.
         """
         ...
 

@@ -24,6 +24,14 @@ from picme_rt.turns import Turns
 
 Maker = Callable[[Arrays], Runner]
 """Makes one more runner of a compiled graph, over buffers."""
+Sizes = tuple[tuple[int, ...], ...]
+
+
+def sizes(runner: Runner) -> Sizes:
+    """All that decides the shapes of a run: those of its outputs, and its windows' lengths."""
+    box = runner.inputs.get("box")
+    windows = () if box is None else tuple((box[1::2] - box[::2]).ravel().tolist())
+    return windows, *(array.shape for array in runner.outputs.values())
 
 
 class Runners(NamedTuple):
@@ -70,7 +78,8 @@ class Meeting:
         cost: Seconds that compiling takes.
 
     Attributes:
-        equal: Sizes of outputs whose bits were found to be the same both ways.
+        cores: Of this machine.
+        equal: `sizes` of runs whose bits were found to be the same both ways.
         differs: Whether the bits of one were not: all runs have all threads from then on.
     """
 
@@ -84,35 +93,35 @@ class Meeting:
         cost: float,
     ):
         self._table, self._batch = table, batch
-        self._calls, self._cores = calls, choices.cores()
+        self._calls, self.cores = calls, choices.cores()
         self._compiled: Callable[[], Maker] | None = compiled
         self._maker: Maker | None = None
         self._compiling = threading.Lock()
         self._cost, self._spent = cost, 0.0
-        self.equal: set[tuple[tuple[int, ...], ...]] = set()
+        self.equal: set[Sizes] = set()
         self.differs = False
 
     def maker(self) -> Maker | None:
         """Makes runners of one thread; None where a run shall have all threads."""
-        if self._calls.inside < self._cores or self.differs:
+        if self._calls.inside < self.cores or self.differs:
             return None
         return self._second()
 
-    def lanes(self, results: int) -> int:
-        """How many of a call's results are made at a time, on a thread each: all cores', or 1.
+    def for_results(self, results: int) -> Maker | None:
+        """Makes runners of one thread for the results of a call that is alone, `cores` at a time.
 
-        Compiling is not paid for a single call: first, runs must have taken as long as it will.
+        None where they go one after the other. Compiling is not paid for a single call: first, runs
+        must have taken as long as it will.
         """
-        alone = self._calls.inside <= 1 and self._cores > 1
-        if not alone or results < self._cores or self.differs or self._spent < self._cost:
-            return 1
-        return 1 if self._second() is None else self._cores
+        alone = self._calls.inside <= 1 and self.cores > 1
+        if not alone or results < self.cores or self.differs or self._spent < self._cost:
+            return None
+        return self._second()
 
-    def single(self, inputs: dict[str, NDArray[Any]]) -> Runner:
-        """A runner of one thread, once there are `lanes`: all its own but the inputs beside z."""
-        assert self._maker is not None  # `lanes` comes first
+    def beside(self, maker: Maker, inputs: dict[str, NDArray[Any]]) -> Runner:
+        """A runner of one thread with another's inputs, but for a z and outputs of its own."""
         z = {"z": np.zeros_like(inputs["z"])}
-        return self._maker(Arrays(inputs | z, buffers(self._table.outputs, self._batch)))
+        return maker(Arrays(inputs | z, buffers(self._table.outputs, self._batch)))
 
     def ran(self, seconds: float) -> None:
         """Counts a run on all threads."""
@@ -162,13 +171,12 @@ class _MeetingRunner:
             self._beside = maker(Arrays(self._given.inputs, self._given.outputs.copy()))
             if self._narrowed is not None:
                 self._beside.narrow(*self._narrowed)
-        sizes = tuple(array.shape for array in self.outputs.values())
-        if sizes in self._meeting.equal:
+        if (found := sizes(self)) in self._meeting.equal:
             self._beside.run()
         else:
-            self._compare(self._beside, sizes)
+            self._compare(self._beside, found)
 
-    def _compare(self, beside: Runner, sizes: tuple[tuple[int, ...], ...]) -> None:
+    def _compare(self, beside: Runner, sizes: Sizes) -> None:
         """Runs both ways and leaves the outputs of all threads."""
         self._alone.run()
         want: dict[str, NDArray[Any]] = {name: a.copy() for name, a in self.outputs.items()}

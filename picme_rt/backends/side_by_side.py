@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Generator, Sequence
 
 from picme_rt.backends.host import BoxRunner, Pool, Runner
-from picme_rt.backends.meeting import Meeting
+from picme_rt.backends.meeting import Meeting, sizes
 from picme_rt.framing import Box
 from picme_rt.images import Float
 from picme_rt.pipeline import GoOn, in_order
@@ -65,27 +65,33 @@ class SideBySide:
             picture: Float = runner.outputs["picture"]
             return picture
 
-        done, count = 0, self._meeting.lanes(len(latents))
-        if count > 1:
-            lanes = self._lanes.setdefault(runner, [])
-            lanes += (
-                self._boxed(self._meeting.single(runner.inputs)) for _ in range(count - len(lanes))
-            )
+        done, lanes = 0, self._lanes.pop(runner, [])  # an error, or Ctrl-C, may leave one at work
+        maker = self._meeting.for_results(len(latents))
+        if maker is not None:
+            for _ in range(self._meeting.cores - len(lanes)):
+                lanes.append(self._boxed(self._meeting.beside(maker, runner.inputs)))
             for lane in lanes:
                 if isinstance(lane, BoxRunner):
                     lane.aim(box)
-            done = yield from self._side_by_side(lanes, run, latents, take)
+            done = yield from self._side_by_side(runner, lanes, run, latents, take)
+        if not self._meeting.differs:
+            self._lanes[runner] = lanes
         yield from one_by_one(run, latents, take, done)
 
     def _side_by_side(
-        self, lanes: list[Runner], run: Run, latents: Sequence[Float], take: Take
+        self,
+        runner: Runner,
+        lanes: list[Runner],
+        run: Run,
+        latents: Sequence[Float],
+        take: Take,
     ) -> Generator[None, None, int]:
         """Runs as many as fill the cores; gives the place from which on all cores do the rest."""
-        sizes = _sizes(lanes[0])
-        known = sizes in self._meeting.equal
+        key = sizes(_graph(runner))
+        known = key in self._meeting.equal
         if not known:  # the first both ways: here, and as the first item below
-            want = run(latents[0]).copy()
-            take(0, want)
+            take(0, run(latents[0]))
+            want = _graph(runner).outputs["picture"].tobytes()
             yield
         free: queue.SimpleQueue[Runner] = queue.SimpleQueue()
         for lane in lanes:
@@ -96,10 +102,9 @@ class SideBySide:
             try:
                 lane.inputs["z"][:] = latents[place]
                 self._pool.run(lane)
-                made: Float = lane.outputs["picture"]
                 if place == 0 and not known:
-                    return made.tobytes() == want.tobytes()
-                take(place, made)
+                    return bool(_graph(lane).outputs["picture"].tobytes() == want)
+                take(place, lane.outputs["picture"])
                 return True
             finally:
                 free.put(lane)
@@ -110,14 +115,13 @@ class SideBySide:
             for place, right in enumerate(outcomes):
                 if not right:
                     self._meeting.stop()
-                    self._lanes.clear()
                     return 1
+                self._meeting.equal.add(key)
                 if place > 0 or known:
                     yield
-        self._meeting.equal.add(sizes)
         return len(places)
 
 
-def _sizes(runner: Runner) -> tuple[tuple[int, ...], ...]:
-    graph = runner.graph if isinstance(runner, BoxRunner) else runner
-    return tuple(array.shape for array in graph.outputs.values())
+def _graph(runner: Runner) -> Runner:
+    """What runs the graph itself: a box is a part of what it makes."""
+    return runner.graph if isinstance(runner, BoxRunner) else runner

@@ -6,7 +6,7 @@ and 0.2. Over many channels the pooling is the faster one.
 
 import numpy as np
 
-from picme_export.rewrites.graph import Graph, attributes_of
+from picme_export.rewrites.graph import Graph, attributes_of, is_plain
 
 CHANNELS = range(2, 5)
 
@@ -19,10 +19,10 @@ def rewrite(graph: Graph) -> int:
     """
     done = 0
     for node in graph.nodes("AveragePool"):
-        options, shape = attributes_of(node), graph.shape(node.input[0])
-        halves = options.get("kernel_shape") == options.get("strides") == [2, 2]
-        plain = options.get("pads", [0] * 4) == [0] * 4
-        if not halves or not plain or len(shape) != 4 or shape[1] not in CHANNELS:
+        shape = graph.shape(node.input[0])
+        halves = is_plain(node, kernel_shape=[2, 2], strides=[2, 2], pads=[0] * 4)
+        halves = halves and attributes_of(node).get("ceil_mode", 0) == 0
+        if not halves or len(shape) != 4 or shape[1] not in CHANNELS:
             continue
         weight = np.zeros((shape[1], shape[1], 2, 2), np.float32)
         weight[range(shape[1]), range(shape[1])] = 1 / 4
