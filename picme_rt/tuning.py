@@ -20,7 +20,7 @@ from picme_rt.turns import Turns
 
 LATENTS = 6  # a call's default k
 _ROUNDS = 5
-_WARM = 0.5  # seconds, after which a graph has been compiled for results side by side
+_WARM = 1.0  # seconds, after which a graph has been compiled for results side by side
 _MICRO_BATCHES = (2, 3)
 
 

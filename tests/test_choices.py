@@ -209,6 +209,13 @@ def test_results_for_measured_settings_are_those_within_a_level(path, engine, pi
     assert abs(want.images.astype(int) - got.images).max() <= 1
 
 
+@pytest.fixture
+def soon(monkeypatch):
+    """Tuning that does not wait until results go side by side."""
+    monkeypatch.setattr(tuning, "_WARM", 0.01)
+
+
+@pytest.mark.usefixtures("soon")
 def test_tuning_measures_every_backend_and_precision_that_runs_here(engine):
     found = tuning.tune(engine)
     assert [(one.settings.backend, one.settings.precision) for one in found] == EVERY
@@ -219,6 +226,7 @@ def test_tuning_measures_every_backend_and_precision_that_runs_here(engine):
         assert 0 < milliseconds < 60_000
 
 
+@pytest.mark.usefixtures("soon")
 def test_tuning_leaves_out_a_precision_that_this_cpu_lacks(engine, monkeypatch):
     load = backends.load
 

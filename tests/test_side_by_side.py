@@ -31,7 +31,6 @@ BOXED = Table(
     (Tensor("z", (1,)), Tensor("box", (2, 2), "int64", batched=False)),
     (Tensor("picture", (3, 16, 16), cropped=True),),
 )
-OFTEN = 300  # calls after which a graph of a few milliseconds has been compiled again
 
 
 class Graph:
@@ -90,13 +89,16 @@ def test_they_run_at_the_same_time(calls):
         graph.check(3 * CORES)
 
 
-def test_compiling_is_not_paid_for_a_single_call(calls):
+def test_compiling_is_not_paid_for_a_few_calls(calls):
     graph = Graph(calls, Twice(), paid=False)
     graph.meeting._cost = LONG
     with calls:
         graph.check(4)
         assert (graph.twice.compiled, graph.twice.runs) == ([4], [4, 4, 4, 4])
-        graph.meeting.ran(LONG)
+        graph.meeting.ran(0.9 * meeting._PATIENCE * LONG)
+        graph.check(4)
+        assert graph.twice.compiled == [4]
+        graph.meeting.ran(0.2 * meeting._PATIENCE * LONG)
         graph.check(4)
     assert graph.twice.compiled == [4, 1]
 
@@ -115,6 +117,18 @@ def test_fewer_results_than_cores_have_all_threads(calls, count):
     with calls:
         graph.check(count)
     assert (graph.twice.compiled, graph.twice.runs) == ([4], [4] * count)
+
+
+def test_what_calls_that_met_compiled_is_there_at_once(calls):
+    graph = Graph(calls, Twice(), paid=False)
+    graph.meeting._cost = LONG
+    with calls, calls:
+        graph.check(1)
+    assert graph.twice.compiled == [4, 1]
+    with calls:
+        del graph.twice.runs[:]
+        graph.check(4)
+    assert graph.twice.runs == [1, 1, 1, 1]
 
 
 def test_beside_other_calls_they_are_made_one_after_the_other(calls):
@@ -240,15 +254,13 @@ def test_errors_while_lanes_are_made_leave_none(calls):
         graph.check(4)
 
 
-def warm(session, compiled, image, mask):
-    """Asks until the decoder has been compiled again."""
-    for _ in range(OFTEN):
-        session.complete(image, mask, k=5)
-        if 1 in compiled:
-            return
-    raise AssertionError("it was never compiled again")
+@pytest.fixture
+def at_once(monkeypatch):
+    """Results of the first call go side by side."""
+    monkeypatch.setattr(meeting, "_PATIENCE", 0)
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("latents", [1, 2])
 @pytest.mark.parametrize(("backend", "precision", "preset"), CASES)
 def test_a_sessions_results_are_those_of_a_lone_result(
@@ -259,15 +271,15 @@ def test_a_sessions_results_are_those_of_a_lone_result(
     image, mask = (array[80:200, 50:180] for array in picture)
     with picme_rt.Session(exported(preset).path, backend=backend, precision=precision) as session:
         want = np.stack([one.image for one in session.stream(image, mask, k=9)])
-        warm(session, compiled, image, mask)
-        assert compiled == [CORES, CORES, 1]
         for first in range(4):
             found = session.encode(image, mask).complete(k=5, first=first)
             assert (found.images == want[first : first + 5]).all()
             assert (found.indices == np.arange(first, first + 5)).all()
+        assert compiled == [CORES, CORES, 1]
         assert (session.complete(image, mask, k=1).images[0] == want[0]).all()
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("backend", TWICE)
 def test_pictures_with_several_regions_too(free_engine, picture, compiled, backend):
     image, _ = picture
@@ -276,27 +288,28 @@ def test_pictures_with_several_regions_too(free_engine, picture, compiled, backe
     with picme_rt.Session(free_engine, backend=backend) as session:
         assert len(session.encode(image, mask)._parts) == 2
         want = list(session.stream(image, mask, k=6))
-        warm(session, compiled, image, mask)
         done = session.complete(image, mask, k=6)
+    assert 1 in compiled
     assert (done.images == np.stack([one.image for one in want])).all()
     assert done.log_prob.tolist() == [np.float32(one.log_prob) for one in want]
     assert done.primitives.tolist() == [one.primitive for one in want]
 
 
+@pytest.mark.usefixtures("at_once")
 def test_the_last_latents_of_a_seed(engine, picture, compiled):
     image, mask = (array[80:200, 50:180] for array in picture)
     with picme_rt.Session(engine, backend="onnxruntime") as session:
-        warm(session, compiled, image, mask)
         found = session.encode(image, mask).complete(k=4, first=2**32 - 4)
         last = session.encode(image, mask).complete(k=1, first=2**32 - 1)
     assert (found.images[3] == last.images[0]).all()
     assert found.indices.tolist() == list(range(2**32 - 4, 2**32))
+    assert 1 in compiled
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("backend", TWICE)
 def test_threads_that_were_asked_for_stay(engine, picture, compiled, backend):
     image, mask = (array[80:200, 50:180] for array in picture)
     with picme_rt.Session(engine, backend=backend, threads=2) as session:
-        for _ in range(20):
-            session.complete(image, mask, k=4)
+        session.complete(image, mask, k=4)
     assert compiled == [2, 2]

@@ -3,7 +3,7 @@
 On all cores a run waits after every operation for the slowest of them, which another call's paste
 or run holds up; on a core each, calls wait for nobody. A call that is alone has all cores, or makes
 its results side by side (side_by_side.py). So a graph is compiled twice, the second time when calls
-first meet, or when those that were alone have run for as long as compiling took; whoever comes
+first meet, or when those that were alone have run long enough to make good for it; whoever comes
 meanwhile goes on with all threads. The bits are a lone call's: the first result of each size is
 computed both ways, and a graph of which one differs stays as it was (OpenVINO's instance norm sums
 up thread by thread).
@@ -25,6 +25,9 @@ from picme_rt.turns import Turns
 Maker = Callable[[Arrays], Runner]
 """Makes one more runner of a compiled graph, over buffers."""
 Sizes = tuple[tuple[int, ...], ...]
+_PATIENCE = 10
+"""Results that go side by side save a tenth of their runs' time on OpenVINO, a third on ONNX
+Runtime: compiling is made good for when they have taken so many times as long."""
 
 
 def sizes(runner: Runner) -> Sizes:
@@ -110,13 +113,13 @@ class Meeting:
     def for_results(self, results: int) -> Maker | None:
         """Makes runners of one thread for the results of a call that is alone, `cores` at a time.
 
-        None where they go one after the other. Compiling is not paid for a single call: first, runs
-        must have taken as long as it will.
+        None where they go one after the other. Few calls would not make good for compiling: first,
+        runs must have taken `_PATIENCE` times as long.
         """
         alone = self._calls.inside <= 1 and self.cores > 1
-        if not alone or results < self.cores or self.differs or self._spent < self._cost:
+        if not alone or results < self.cores or self.differs:
             return None
-        return self._second()
+        return self._second() if self._spent >= _PATIENCE * self._cost else self._maker
 
     def beside(self, maker: Maker, inputs: dict[str, NDArray[Any]]) -> Runner:
         """A runner of one thread with another's inputs, but for a z and outputs of its own."""

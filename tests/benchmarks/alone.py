@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 
 K = 6
-WARM = 2  # seconds of calls before the timed ones
+WARM = 3  # seconds of calls before the timed ones
 sys.path.append(str(Path(__file__).parents[1]))  # cpu_backends.py
 TORCH = ("reference loop", "torch, folded", "plain export")
 ENGINES: tuple[Literal["picme", "cats"], ...] = ("picme", "cats")
