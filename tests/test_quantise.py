@@ -13,7 +13,7 @@ from PIL import Image
 from skimage import data
 
 import picme_rt
-from picme_export import calibrate, early_rounding, quantise, variant
+from picme_export import calibrate, early_rounding, export, half_weights, quantise, variant
 from picme_export.calibrate import Tried
 from picme_export.quantise import Layer
 from picme_export.variant import Calibration
@@ -21,6 +21,7 @@ from picme_rt import backends, cli, graph_shapes, windows
 from picme_rt import engine as engines
 from picme_rt.errors import InputError
 from picme_rt.framing import Box
+from picme_training.networks import fold
 from picme_training.perceptual import Lpips
 
 
@@ -219,6 +220,30 @@ def test_every_backend_computes_it_and_draws_what_fp32_draws(made, backend):
     assert (got.primitives == want.primitives).all()
     assert (got.log_prob == want.log_prob).all()
     error = (got.images.astype(float) - want.images)[:, hole]
+    assert error.any()
+    assert 10 * np.log10(255**2 / (error**2).mean()) > 28
+
+
+def test_int8_beside_weights_in_float16(tiny_model, pictures, tmp_path):
+    model = fold(tiny_model("cats"))
+    half_weights.round_(model)
+    path, target = tmp_path / "half", tmp_path / "int8"
+    export.write(model, path, name="half", weights="fp16")
+    variant.extend(path, target, Calibration(pictures))
+    kinds = {
+        name: {w.data_type for w in onnx.load(target / name / "decoder.onnx").graph.initializer}
+        for name in ("fp32", "int8")
+    }
+    assert onnx.TensorProto.FLOAT16 in kinds["fp32"]
+    assert kinds["int8"] == {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.INT8}
+    image, hole = data.astronaut()[:64, 150:214], np.zeros((64, 64), bool)
+    hole[16:48, 20:50] = True
+    done = {}
+    for precision in kinds:
+        with picme_rt.Session(target, backend="openvino", precision=precision) as session:
+            done[precision] = session.complete(image, hole)
+    assert (done["int8"].log_prob == done["fp32"].log_prob).all()
+    error = (done["int8"].images.astype(float) - done["fp32"].images)[:, hole]
     assert error.any()
     assert 10 * np.log10(255**2 / (error**2).mean()) > 28
 
