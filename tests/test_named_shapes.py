@@ -69,8 +69,8 @@ def test_onnx_runtime_adds_within_convolutions(exported, tmp_path, preset):
     assert after["Add"] < before["Add"] / 2
 
 
-def test_names_are_as_many_as_there_are_lengths(exported):
+def test_written_again_they_are_the_same(exported):
     engine, content = decoder_of(exported, "picme")
     model = onnx.load_from_string(content)
-    assert named_shapes.write(model, engine.tables.decoder, engine.crops) > 2
-    assert model.SerializeToString() == content, "writing them again changes something"
+    named_shapes.write(model, engine.tables.decoder, engine.crops)
+    assert model.SerializeToString() == content

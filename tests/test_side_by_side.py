@@ -1,6 +1,7 @@
 """Results of a call that is alone are made side by side, and are those of one after the other."""
 
 import contextlib
+import functools
 import itertools
 import threading
 import time
@@ -33,6 +34,12 @@ BOXED = Table(
 )
 
 
+def run(pool, runner, z):
+    runner.inputs["z"][:] = z
+    pool.run(runner)
+    return runner.outputs["picture"]
+
+
 class Graph:
     """A graph that gives 2 z, bound once, its runs those of a lone call."""
 
@@ -40,14 +47,17 @@ class Graph:
         self.twice = twice
         runners = meeting.runners(TABLE, 1, 4, twice, calls)
         self.meeting = runners.meeting
-        pool = Pool("decoder", runners.make, Turns(CORES))
-        self.beside = SideBySide(runners.meeting, lambda runner: runner, pool)
-        self.runner = pool.take()
+        self.pool = Pool("decoder", runners.make, Turns(CORES))
+        self.beside = SideBySide(runners.meeting, lambda runner: runner, self.pool)
+        self.runner = self.pool.take()
         if paid:
             runners.meeting.ran(LONG)
 
+    def run(self, z):
+        return run(self.pool, self.runner, z)
+
     def runs(self, latents, take):
-        return contextlib.closing(self.beside.each(self.runner, WHOLE, latents, take))
+        return contextlib.closing(self.beside.each(self.run, self.runner, WHOLE, latents, take))
 
     def each(self, count):
         """Pictures of the latents 0, 1, ...: the last that was given of each, in their order."""
@@ -192,7 +202,8 @@ def test_all_that_a_run_makes_is_compared_not_the_box_alone(calls):
         found[place] = picture.copy()
 
     latents = [np.full((1, 1), z, np.float32) for z in range(4)]
-    with calls, contextlib.closing(beside.each(runner, box, latents, take)) as runs:
+    on_all = functools.partial(run, pool, runner)
+    with calls, contextlib.closing(beside.each(on_all, runner, box, latents, take)) as runs:
         assert len(list(runs)) == 4
     assert runners.meeting.differs
     for z in range(4):

@@ -7,10 +7,17 @@ of 3 x 3 x 2 x 2 weights it is computed together. ONNX Runtime gains 0.4 ms.
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 CHANNELS = 4
 """Most channels for which the convolution pays."""
+
+
+def weights(channels: int, kernel: list[int]) -> NDArray[np.float32]:
+    """(C, C, h, w): of a convolution that gives each channel's mean over a kernel."""
+    each = np.eye(channels, dtype=np.float32)[:, :, None, None] / np.float32(np.prod(kernel))
+    return np.ascontiguousarray(np.broadcast_to(each, (channels, channels, *kernel)))
 
 
 def rewrite(graph: onnx.GraphProto) -> int:
@@ -31,10 +38,8 @@ def rewrite(graph: onnx.GraphProto) -> int:
         if not 1 <= count <= CHANNELS:
             continue
         kernel = options["kernel_shape"]
-        weights = np.eye(count, dtype=np.float32)[:, :, None, None] / np.float32(np.prod(kernel))
         name = f"{node.output[0]}_mean"
-        weights = np.ascontiguousarray(np.broadcast_to(weights, (count, count, *kernel)))
-        graph.initializer.append(numpy_helper.from_array(weights, name))
+        graph.initializer.append(numpy_helper.from_array(weights(count, kernel), name))
         conv = helper.make_node(
             "Conv", [node.input[0], name], node.output, node.name, kernel_shape=kernel
         )

@@ -12,22 +12,19 @@ from picme_rt import graph_shapes, tensors
 from picme_rt.framing import Box
 from picme_rt.windows import Crop
 
-BATCH = "B"
 
-
-def write(model: onnx.ModelProto, graph: tensors.Graph, crops: tuple[Crop, ...]) -> int:
+def write(model: onnx.ModelProto, graph: tensors.Graph, crops: tuple[Crop, ...]) -> None:
     """Writes the shape of each float value between inputs and outputs, in place.
 
     Args:
         model: A graph as it will be stored.
         graph: Its inputs and outputs.
         crops: Of a decoder with a box.
-
-    Returns:
-        How many names stand for sides that a crop leaves.
     """
     infer_shapes(model)
-    size = next(tensor.shape[-1] for tensor in graph.inputs if tensor.name == "hole")
+    batch, _, size, _ = next(tensor.axes for tensor in graph.inputs if tensor.name == "hole")
+    assert isinstance(batch, str)
+    assert isinstance(size, int)
     content = model.SerializeToString()
     boxes = (
         Box(size // 4, size // 4, size // 4 + 3, size // 2 + 3),
@@ -47,5 +44,4 @@ def write(model: onnx.ModelProto, graph: tensors.Graph, crops: tuple[Crop, ...])
             elif place > 0 or axis.HasField("dim_value"):
                 axis.dim_value = lengths[0]
             else:
-                axis.dim_param = BATCH
-    return len(names)
+                axis.dim_param = batch

@@ -36,6 +36,10 @@ _MADE_OF_FP32 = {
 _GPU_LATENTS = 6  # a run: a call's default k
 
 
+Take = Callable[[int, Float], None]
+"""Called with a run's place and its pictures, in whatever thread made them."""
+
+
 class Decoding(Protocol):
     """The decoder bound to one encoded picture: `micro_batch` latents a call.
 
@@ -49,9 +53,7 @@ class Decoding(Protocol):
         """Latents (micro_batch, D) -> pictures (micro_batch, 3, S, S), kept until the next call."""
         ...
 
-    def each(
-        self, latents: Sequence[Float], take: Callable[[int, Float], None]
-    ) -> Generator[None, None, None]:
+    def each(self, latents: Sequence[Float], take: Take) -> Generator[None, None, None]:
         """Calls `take` with each of `latents`' place and its pictures, which are kept meanwhile.
 
         Yields after each, in their order. Where that pays several are made at a time, each taken in

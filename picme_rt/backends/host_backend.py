@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Generator, Sequence
 
+from picme_rt.backends import Take
 from picme_rt.backends.host import BoxRunner, Pool, Runner
 from picme_rt.backends.meeting import Runners
-from picme_rt.backends.side_by_side import SideBySide, Take, one_by_one
+from picme_rt.backends.side_by_side import SideBySide, one_by_one
 from picme_rt.choices import Settings
 from picme_rt.errors import ClosedError
 from picme_rt.framing import Box
@@ -90,7 +91,7 @@ class _Decoding:
         self._check_open()
         if self._beside is None:
             return one_by_one(self, latents, take)
-        return self._beside.each(self._runner, self.box, latents, take)
+        return self._beside.each(self, self._runner, self.box, latents, take)
 
     def close(self) -> None:
         if self._open:

@@ -11,6 +11,7 @@ import queue
 import weakref
 from collections.abc import Callable, Generator, Sequence
 
+from picme_rt.backends import Take
 from picme_rt.backends.host import BoxRunner, Pool, Runner
 from picme_rt.backends.meeting import Meeting, sizes
 from picme_rt.framing import Box
@@ -19,8 +20,6 @@ from picme_rt.pipeline import GoOn, in_order
 
 Run = Callable[[Float], Float]
 """Latents of one run -> its pictures, kept until the next run."""
-Take = Callable[[int, Float], None]
-"""Called with a run's place and its pictures, in whatever thread made them."""
 
 
 def one_by_one(
@@ -46,25 +45,19 @@ class SideBySide:
         self._lanes: weakref.WeakKeyDictionary[Runner, list[Runner]] = weakref.WeakKeyDictionary()
 
     def each(
-        self, runner: Runner, box: Box, latents: Sequence[Float], take: Take
+        self, run: Run, runner: Runner, box: Box, latents: Sequence[Float], take: Take
     ) -> Generator[None, None, None]:
         """Runs latents, several at a time where that pays; yields after each, in their order.
 
         The iterator must be closed: until then some of the runs may still be at work.
 
         Args:
+            run: Runs `runner`.
             runner: Of all threads, aimed and filled; the others read its inputs too.
             box: What it is aimed at.
             latents: Of each run.
             take: Gets each run's pictures; for a place more than once, where bits differed.
         """
-
-        def run(z: Float) -> Float:
-            runner.inputs["z"][:] = z
-            self._pool.run(runner)
-            picture: Float = runner.outputs["picture"]
-            return picture
-
         done, lanes = 0, self._lanes.pop(runner, [])  # an error, or Ctrl-C, may leave one at work
         maker = self._meeting.for_results(len(latents))
         if maker is not None:
@@ -73,16 +66,16 @@ class SideBySide:
             for lane in lanes:
                 if isinstance(lane, BoxRunner):
                     lane.aim(box)
-            done = yield from self._side_by_side(runner, lanes, run, latents, take)
+            done = yield from self._side_by_side(run, runner, lanes, latents, take)
         if not self._meeting.differs:
             self._lanes[runner] = lanes
         yield from one_by_one(run, latents, take, done)
 
     def _side_by_side(
         self,
+        run: Run,
         runner: Runner,
         lanes: list[Runner],
-        run: Run,
         latents: Sequence[Float],
         take: Take,
     ) -> Generator[None, None, int]:

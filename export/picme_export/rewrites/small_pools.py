@@ -1,14 +1,14 @@
 """AveragePool 2x2 over a picture's few channels -> a convolution of 2x2 with constant weights.
 
 On four maps of 256x256 OpenVINO's pooling takes 1.0 ms and its convolution 0.2; ONNX Runtime's 0.3
-and 0.2. Over many channels the pooling is the faster one.
+and 0.2. Over many channels the pooling is the faster one. Means of stride 1 become convolutions
+before any pass (mean_as_conv.py); these wait until convolutions took the pools that follow them.
 """
 
-import numpy as np
-
+from picme_export import mean_as_conv
 from picme_export.rewrites.graph import Graph, attributes_of, is_plain
 
-CHANNELS = range(2, 5)
+CHANNELS = range(2, mean_as_conv.CHANNELS + 1)
 
 
 def rewrite(graph: Graph) -> int:
@@ -24,8 +24,7 @@ def rewrite(graph: Graph) -> int:
         halves = halves and attributes_of(node).get("ceil_mode", 0) == 0
         if not halves or len(shape) != 4 or shape[1] not in CHANNELS:
             continue
-        weight = np.zeros((shape[1], shape[1], 2, 2), np.float32)
-        weight[range(shape[1]), range(shape[1])] = 1 / 4
+        weight = mean_as_conv.weights(shape[1], [2, 2])
         new = graph.conv(node.input[0], weight, None, strides=(2, 2), pads=(0, 0, 0, 0))
         graph.give(node.output[0], new)
         done += 1

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from picme_rt import encoded as runtime
-from picme_rt.backends.side_by_side import Take, one_by_one
+from picme_rt.backends import Take
+from picme_rt.backends.side_by_side import one_by_one
 from picme_rt.encoded import Encoding
 from picme_rt.engine import MANIFEST
 from picme_rt.errors import InputError
