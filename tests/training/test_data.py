@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from picme_rt.errors import InputError
 from picme_training import data, masks
@@ -276,3 +277,34 @@ def test_a_change_of_colours_is_of_the_size_asked_for(numbered):
     assert share.max() <= 1.2 * 1.1 + 1e-5
     assert share.max() > 1.15
     assert (share[:, 0] - share[:, 1]).abs().max() > 0.05
+
+
+def test_a_colour_moves_from_its_grey_then_each_channel_is_scaled(photographs):
+    """Against the three steps one by one, on whole batches of float64."""
+    vivid = dataclasses.replace(STILL, colour=0.3)
+    batches = data.Batches(photographs, run(augment=vivid))
+    rng = np.random.default_rng([0, 2, 0])
+    for _ in range(4):  # the crop of each picture
+        rng.uniform()
+        rng.integers(0, 1, 2)
+    light, saturation = (1 + 0.3 * rng.uniform(-1, 1, (4, 1, 1, 1)) for _ in range(2))
+    gain = 1 + 0.15 * rng.uniform(-1, 1, (4, 3, 1, 1))
+    levels = photographs[batches._rows(0)].double().numpy() / 255
+    grey = levels.mean(1, keepdims=True)
+    plain = np.clip((grey + saturation * (levels - grey)) * light * gain, 0, 1) * 2 - 1
+    np.testing.assert_allclose(batches.batch(0)[0].numpy(), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_bytes_are_resampled_within_a_level_of_float32(photographs, layout):
+    large = F.interpolate(photographs.float(), 128, mode="bicubic").clamp(0, 255).byte()
+    large = large.contiguous(memory_format=layout)
+    batches = data.Batches(large, run(batch=8, augment=AugmentConfig(flip=True, zoom=0.6)))
+    rng = np.random.default_rng([0, 2, 0])
+    for one, row in zip(batches.batch(0)[0], batches._rows(0), strict=True):
+        edge = round(128 * rng.uniform(0.6, 1))
+        top, left = rng.integers(0, 128 - edge + 1, 2)
+        view = large[row : row + 1, :, top : top + edge, left : left + edge].float()
+        view = view.flip(3) if rng.random() < 0.5 else view
+        plain = F.interpolate(view, 64, mode="bilinear", antialias=True, align_corners=False)
+        assert (one - (plain[0] / 127.5 - 1)).abs().max() * 127.5 < 1.01

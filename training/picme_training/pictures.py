@@ -137,7 +137,7 @@ def read_folder(
 
 
 def empty(count: int, side: int) -> NDArray[np.uint8]:
-    """Room for `count` pictures, (count, 3, side, side).
+    """Room for `count` pictures, (count, 3, side, side), the channels of a place together.
 
     Raises:
         InputError: It is more than the memory that is free.
@@ -149,7 +149,7 @@ def empty(count: int, side: int) -> NDArray[np.uint8]:
             f"{free / 1e9:.2f} GB are free; train at a smaller size, with a larger augment.zoom, "
             "or from fewer pictures"
         )
-    return np.empty((count, 3, side, side), np.uint8)
+    return np.empty((count, side, side, 3), np.uint8).transpose(0, 3, 1, 2)
 
 
 def available_memory() -> int:
