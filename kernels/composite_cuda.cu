@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(kTileThreads)
 
 // The tiles that the box touches; `blocks` blocks share those of a result. Bytes of the hole are
 // put between those of the original in shared memory, so that all go out in whole words.
-__global__ void __launch_bounds__(kTileThreads, 3)
+__global__ void __launch_bounds__(kTileThreads, 4)
     composite_fill_kernel(CompositeCudaParams params, int across, int blocks) {
     __shared__ uint32_t stage[kTileRows][kWords];
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;

@@ -48,7 +48,7 @@ __device__ inline void fill_places(const CompositeCudaParams& params, const Resu
             }
         }
         float shift[3][kPixels] = {};
-        if (result.seam()) result.shifts(y, places, shift);
+        if (result.seam) result.shifts(y, places, shift);
         uint8_t* bytes = reinterpret_cast<uint8_t*>(stage[r * kTileWarps + warp]) + 3 * lane;
         PICME_UNROLLED
         for (int j = 0; j < kPixels; ++j) {

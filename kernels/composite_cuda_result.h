@@ -11,7 +11,10 @@ __device__ inline uint32_t four_bytes(const uint8_t* from, int count) {
         return *reinterpret_cast<const uint32_t*>(from);
     }
     uint32_t word = 0;
-    for (int n = 0; n < count; ++n) word |= uint32_t{from[n]} << (8 * n);
+    PICME_UNROLLED
+    for (int n = 0; n < 4; ++n) {
+        if (n < count) word |= uint32_t{from[n]} << (8 * n);
+    }
     return word;
 }
 
@@ -25,6 +28,7 @@ class Result {
           grow(params.canvases, canvas.grow),
           known(params.canvases + canvas.known),
           size(static_cast<int>(params.size)),
+          seam(canvas.unknown.bottom != 0),
           image_(reinterpret_cast<const float*>(params.canvases + canvas.image)),
           type_(params.type),
           pitch_(static_cast<int>(params.grid) + size) {
@@ -52,9 +56,6 @@ class Result {
         return scratch_ + (c * (pitch_ - size) + i) * pitch_;
     }
     __device__ float* grown(int c, int i) const { return blurred(c, i) + (pitch_ - size); }
-
-    // Whether something is known and something is not: else nothing is corrected.
-    __device__ bool seam() const { return canvas.unknown.bottom != 0; }
 
     // What g missed in cell j of row i of the grid, averaged: pieces of 4 x 4 places, all of
     // one asked for at once, for a thread waits as long for one number as for many.
@@ -104,9 +105,11 @@ class Result {
     // What is resized back. The correction of a known place may be anything: it is not taken.
     __device__ float blended_at(int c, int y, int x) const {
         const int place = y * size + x;
-        float value = number(picture_bits(c, place));
-        if (seam()) value = value + grow.sum<2>(y, [&](int i) { return grown(c, i)[x]; });
-        return known[place] ? image(c, place) : value;
+        const uint32_t bits = picture_bits(c, place);
+        const bool shown = known[place];
+        float shift = 0.0f;
+        if (seam) shift = grow.sum<2>(y, [&](int i) { return grown(c, i)[x]; });
+        return shown ? image(c, place) : number(bits) + shift;
     }
 
     // Adds the seam's correction at several places of row y to zeros: a first product that is added
@@ -136,7 +139,8 @@ class Result {
     const PackedCanvas& canvas;
     const DeviceTaps rows, columns, grow;
     const uint8_t* const known;
-    const int size;  // S
+    const int size;   // S
+    const bool seam;  // something is known and something is not: else nothing is corrected
 
   private:
     const float* image_;
