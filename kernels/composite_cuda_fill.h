@@ -17,8 +17,8 @@ __device__ inline int most(int64_t a, int64_t b) {
     return static_cast<int>(a > b ? a : b);
 }
 
-// The hole's pixels where each is one place of the decoder's picture. All that a row takes up is
-// asked for before any of it is used; what is not in the hole asks for the row's first place.
+// The hole's pixels where each is one place of the decoder's picture. All values of a row are asked
+// for before the first is used; what is not in the hole asks for the row's first place.
 __device__ inline void fill_places(const CompositeCudaParams& params, const Result& result,
                                    const Tile& tile, Holes holes, uint32_t (*stage)[kWords]) {
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -29,35 +29,52 @@ __device__ inline void fill_places(const CompositeCudaParams& params, const Resu
         const int row = segment.y - static_cast<int>(result.canvas.top);
         const int left = segment.x + lane - static_cast<int>(result.canvas.left);
         const int y = result.rows.first[row];
-        const float down = result.rows.weights[row];
         int places[kPixels];
-        float across[kPixels];
         PICME_UNROLLED
         for (int j = 0; j < kPixels; ++j) {
-            const bool here = holes.at(r, j);
-            places[j] = here ? result.columns.first[left + kWarp * j] : 0;
-            across[j] = here ? result.columns.weights[left + kWarp * j] : 0.0f;
+            places[j] = holes.at(r, j) ? result.columns.first[left + kWarp * j] : 0;
         }
-        uint8_t known[kPixels];
         uint32_t bits[3][kPixels];
         PICME_UNROLLED
         for (int j = 0; j < kPixels; ++j) {
-            known[j] = result.known[y * result.size + places[j]];
             for (int c = 0; c < 3; ++c) {
                 bits[c][j] = result.picture_bits(c, y * result.size + places[j]);
             }
         }
-        float shift[3][kPixels] = {};
-        if (result.seam) result.shifts(y, places, shift);
+        float value[3][kPixels] = {};
+        if (result.seam) result.shifts(y, places, value);
+        // Asked for while the pictures are on their way, not before: registers are few.
+        const float down = result.rows.weights[row];
+        float across[kPixels];
+        uint8_t known[kPixels];
+        PICME_UNROLLED
+        for (int j = 0; j < kPixels; ++j) {
+            across[j] = holes.at(r, j) ? result.columns.weights[left + kWarp * j] : 0.0f;
+            known[j] = result.known[y * result.size + places[j]];
+        }
+        bool any_known = false;
+        PICME_UNROLLED
+        for (int j = 0; j < kPixels; ++j) {
+            any_known = any_known || known[j];
+            for (int c = 0; c < 3; ++c) value[c][j] = result.number(bits[c][j]) + value[c][j];
+        }
+        if (any_known) {
+            PICME_UNROLLED
+            for (int j = 0; j < kPixels; ++j) {
+                if (!known[j]) continue;
+                for (int c = 0; c < 3; ++c) {
+                    value[c][j] = result.image(c, y * result.size + places[j]);
+                }
+            }
+        }
         uint8_t* bytes = reinterpret_cast<uint8_t*>(stage[r * kTileWarps + warp]) + 3 * lane;
         PICME_UNROLLED
         for (int j = 0; j < kPixels; ++j) {
             if (!holes.at(r, j)) continue;
             PICME_UNROLLED
             for (int c = 0; c < 3; ++c) {
-                float value = result.number(bits[c][j]) + shift[c][j];
-                if (known[j]) value = result.image(c, y * result.size + places[j]);
-                bytes[3 * kWarp * j + c] = to_byte(first_tap(down, first_tap(across[j], value)));
+                const float wide = first_tap(across[j], value[c][j]);
+                bytes[3 * kWarp * j + c] = to_byte(first_tap(down, wide));
             }
         }
     }
