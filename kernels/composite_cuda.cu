@@ -15,64 +15,67 @@
 
 namespace picme::composite {
 
-constexpr int kLineThreads = 128;  // of the first two kernels
+constexpr int kLineThreads = 192;  // of the first two kernels
+constexpr int kUsualGrid = 128;    // up to here their lines take little shared memory
 
-// Which row of the grid a block of the first two kernels computes. The k results of an image follow
-// one another: what they share is still in the cache for the next of them.
+// One number of several that a block's index is made of. 32 bits hold it, and a division of 64 bits
+// would be a hundred instructions.
+struct Turn {
+    int mine;
+    unsigned rest;
+
+    __device__ Turn(unsigned index, int64_t count)
+        : mine(static_cast<int>(index % static_cast<unsigned>(count))),
+          rest(index / static_cast<unsigned>(count)) {}
+};
+
+// Which row of the grid a block of the first two kernels computes, of all three channels. The k
+// results of an image follow one another: what they share is still in the cache for the next.
 struct Line {
     int64_t image, i;
-    int channel, row;
+    int row;
 
     __device__ Line(const CompositeCudaParams& params) {
-        int64_t block = blockIdx.x;
-        i = block % params.k;
-        block /= params.k;
-        row = static_cast<int>(block % params.grid);
-        block /= params.grid;
-        channel = static_cast<int>(block % 3);
-        image = block / 3;
+        const Turn turn(blockIdx.x, params.k), next(turn.rest, params.grid);
+        i = turn.mine;
+        row = next.mine;
+        image = next.rest;
     }
 };
 
+// Calls make(c, x) for every channel and from <= x < to, shared by the threads of the block.
+template <class Make>
+__device__ inline void each_of_line(int64_t from, int64_t to, const Make& make) {
+    const int count = static_cast<int>(to - from);
+    for (int n = threadIdx.x; n < 3 * count; n += blockDim.x) {
+        const int c = n / count;
+        make(c, static_cast<int>(from) + n - c * count);
+    }
+}
+
 // cell = what g missed, averaged; blurred across.
-__global__ void __launch_bounds__(kLineThreads) composite_pool_kernel(CompositeCudaParams params) {
-    __shared__ float line[kMostSide];
+template <int kMostGrid>
+__global__ void __launch_bounds__(kLineThreads, 5)
+    composite_pool_kernel(CompositeCudaParams params) {
+    __shared__ float line[3][kMostGrid];
     const Line at(params);
     const Result result(params, at.image, at.i);
     const PackedPart cells = result.canvas.cells, shifts = result.canvas.shifts;
     if (at.row < cells.top || at.row >= cells.bottom) return;
-    const int size = static_cast<int>(params.size);
-    const int side = size / static_cast<int>(result.canvas.grid);
-    const int right = static_cast<int>(cells.right) * side;
-    for (int x = static_cast<int>(cells.left) * side + threadIdx.x; x < right; x += blockDim.x) {
-        float sum = 0.0f;
-        for (int y = at.row * side; y < (at.row + 1) * side; ++y) {
-            const int place = y * size + x;
-            if (!result.known[place]) continue;
-            sum =
-                sum + missed(1, result.image(at.channel, place), result.picture(at.channel, place));
-        }
-        line[x] = sum;
-    }
-    __syncthreads();
-    const float share = 1.0f / static_cast<float>(side * side);
-    for (int j = static_cast<int>(cells.left) + threadIdx.x; j < cells.right; j += blockDim.x) {
-        float cell = line[j * side];
-        for (int x = 1; x < side; ++x) cell = cell + line[j * side + x];
-        line[j * side] = cell * share;
-    }
+    each_of_line(cells.left, cells.right,
+                 [&](int c, int j) { line[c][j] = result.cell(c, at.row, j); });
     __syncthreads();
     const DeviceTaps blur(params.canvases, result.canvas.blur);
-    float* out = result.blurred(at.channel, at.row);
-    for (int x = static_cast<int>(shifts.left) + threadIdx.x; x < shifts.right; x += blockDim.x) {
-        out[x] = blur.sum(x, [&](int j) { return line[j * side]; });
-    }
+    each_of_line(shifts.left, shifts.right, [&](int c, int x) {
+        result.blurred(c, at.row)[x] = blur.sum<8>(x, [&](int j) { return line[c][j]; });
+    });
 }
 
 // Blurred down, times pull; grown across.
+template <int kMostGrid>
 __global__ void __launch_bounds__(kLineThreads)
     composite_spread_kernel(CompositeCudaParams params) {
-    __shared__ float line[kMostSide];
+    __shared__ float line[3][kMostGrid];
     const Line at(params);
     const Result result(params, at.image, at.i);
     const PackedPart shifts = result.canvas.shifts, unknown = result.canvas.unknown;
@@ -80,30 +83,31 @@ __global__ void __launch_bounds__(kLineThreads)
     const DeviceTaps blur(params.canvases, result.canvas.blur);
     const float* pull = reinterpret_cast<const float*>(params.canvases + result.canvas.pull) +
                         at.row * result.canvas.grid;
-    for (int j = static_cast<int>(shifts.left) + threadIdx.x; j < shifts.right; j += blockDim.x) {
-        const float cell =
-            blur.sum(at.row, [&](int i) { return result.blurred(at.channel, i)[j]; });
-        line[j] = cell * pull[j];
-    }
+    each_of_line(shifts.left, shifts.right, [&](int c, int j) {
+        const float cell = blur.sum<8>(at.row, [&](int i) { return result.blurred(c, i)[j]; });
+        line[c][j] = cell * pull[j];
+    });
     __syncthreads();
-    float* out = result.grown(at.channel, at.row);
-    for (int x = static_cast<int>(unknown.left) + threadIdx.x; x < unknown.right; x += blockDim.x) {
-        out[x] = result.grow.sum(x, [&](int j) { return line[j]; });
-    }
+    each_of_line(unknown.left, unknown.right, [&](int c, int x) {
+        result.grown(c, at.row)[x] = result.grow.sum<2>(x, [&](int j) { return line[c][j]; });
+    });
 }
+
+// NVRTC compiles no template that nothing asks for.
+template __global__ void composite_pool_kernel<kUsualGrid>(CompositeCudaParams);
+template __global__ void composite_pool_kernel<kMostSide>(CompositeCudaParams);
+template __global__ void composite_spread_kernel<kUsualGrid>(CompositeCudaParams);
+template __global__ void composite_spread_kernel<kMostSide>(CompositeCudaParams);
 
 // The known pixels of the tiles that the box does not touch.
 __global__ void __launch_bounds__(kTileThreads)
     composite_copy_kernel(CompositeCudaParams params, int across) {
     Tile tile;
-    int64_t block = blockIdx.x;
-    tile.i = block % params.k;
-    block /= params.k;
-    const int column = static_cast<int>(block % across);
-    block /= across;
-    const int64_t down = (params.height + kTileRows - 1) / kTileRows;
-    const int row = static_cast<int>(block % down);
-    tile.image = block / down;
+    const Turn turn(blockIdx.x, params.k), beside(turn.rest, across);
+    const Turn below(beside.rest, (params.height + kTileRows - 1) / kTileRows);
+    const int column = beside.mine, row = below.mine;
+    tile.i = turn.mine;
+    tile.image = below.rest;
     const BoxTiles box(reinterpret_cast<const PackedCanvas*>(params.canvases)[tile.image], across);
     if (row >= box.top && row < box.bottom && column >= box.left && column < box.right) return;
     tile.top = row * kTileRows;
@@ -115,17 +119,18 @@ __global__ void __launch_bounds__(kTileThreads)
 
 // The tiles that the box touches; `blocks` blocks share those of a result. Bytes of the hole are
 // put between those of the original in shared memory, so that all go out in whole words.
-__global__ void __launch_bounds__(kTileThreads, 3)
+__global__ void __launch_bounds__(kTileThreads, 4)
     composite_fill_kernel(CompositeCudaParams params, int across, int blocks) {
     __shared__ uint32_t stage[kTileRows][kWords];
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     Tile tile;
-    tile.i = blockIdx.x % params.k;
-    tile.image = blockIdx.x / params.k / blocks;
+    const Turn turn(blockIdx.x, params.k), share(turn.rest, blocks);
+    tile.i = turn.mine;
+    tile.image = share.rest;
     const Result result(params, tile.image, tile.i);
     const BoxTiles box(result.canvas, across);
     const int columns = box.right - box.left, tiles = columns * (box.bottom - box.top);
-    for (int t = static_cast<int>(blockIdx.x / params.k % blocks); t < tiles; t += blocks) {
+    for (int t = share.mine; t < tiles; t += blocks) {
         tile.top = (box.top + t / columns) * kTileRows;
         tile.left = (box.left + t % columns) * kTileColumns;
         const Holes holes(params, result.canvas, tile);
@@ -156,7 +161,7 @@ __global__ void __launch_bounds__(kTileThreads, 3)
 namespace picme::composite {
 namespace {
 
-constexpr int64_t kFillBlocks = 2048;  // for all results together, at least one each
+constexpr int64_t kFillBlocks = 8192;  // for all results together, at least one each
 constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
 
 template <typename... Parameters>
@@ -194,10 +199,13 @@ void composite_cuda(const CompositeCudaParams& params, void* stream) {
     const int64_t overhang = aligned ? 0 : kOverhang;
     const int64_t across = (params.width + overhang + kTileColumns - 1) / kTileColumns;
     const int64_t tiles = across * ((params.height + kTileRows - 1) / kTileRows);
-    const int64_t lines = 3 * params.grid;
-    require(results <= kMostBlocks / lines && results <= kMostBlocks / tiles);
-    launch(stream, results * lines, kLineThreads, composite_pool_kernel, params);
-    launch(stream, results * lines, kLineThreads, composite_spread_kernel, params);
+    require(results <= kMostBlocks / params.grid && results <= kMostBlocks / tiles);
+    const bool usual = params.grid <= kUsualGrid;
+    launch(stream, results * params.grid, kLineThreads,
+           usual ? composite_pool_kernel<kUsualGrid> : composite_pool_kernel<kMostSide>, params);
+    launch(stream, results * params.grid, kLineThreads,
+           usual ? composite_spread_kernel<kUsualGrid> : composite_spread_kernel<kMostSide>,
+           params);
     if (params.originals) {
         launch(stream, results * tiles, kTileThreads, composite_copy_kernel, params,
                static_cast<int>(across));

@@ -17,7 +17,70 @@ __device__ inline int most(int64_t a, int64_t b) {
     return static_cast<int>(a > b ? a : b);
 }
 
-// The hole's pixels, each from all that it takes up: best without resizing, and for what shrinks.
+// The hole's pixels where each is one place of the decoder's picture. All values of a row are asked
+// for before the first is used; what is not in the hole asks for the row's first place.
+__device__ inline void fill_places(const CompositeCudaParams& params, const Result& result,
+                                   const Tile& tile, Holes holes, uint32_t (*stage)[kWords]) {
+    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+    PICME_ROLLED
+    for (int r = 0; r < kRows; ++r) {
+        if (holes.of_row(r) == 0) continue;
+        const Segment segment = tile.segment(params, r);
+        const int row = segment.y - static_cast<int>(result.canvas.top);
+        const int left = segment.x + lane - static_cast<int>(result.canvas.left);
+        const int y = result.rows.first[row];
+        int places[kPixels];
+        PICME_UNROLLED
+        for (int j = 0; j < kPixels; ++j) {
+            places[j] = holes.at(r, j) ? result.columns.first[left + kWarp * j] : 0;
+        }
+        uint32_t bits[3][kPixels];
+        PICME_UNROLLED
+        for (int j = 0; j < kPixels; ++j) {
+            for (int c = 0; c < 3; ++c) {
+                bits[c][j] = result.picture_bits(c, y * result.size + places[j]);
+            }
+        }
+        float value[3][kPixels] = {};
+        if (result.seam) result.shifts(y, places, value);
+        // Asked for while the pictures are on their way, not before: registers are few.
+        const float down = result.rows.weights[row];
+        float across[kPixels];
+        uint8_t known[kPixels];
+        PICME_UNROLLED
+        for (int j = 0; j < kPixels; ++j) {
+            across[j] = holes.at(r, j) ? result.columns.weights[left + kWarp * j] : 0.0f;
+            known[j] = result.known[y * result.size + places[j]];
+        }
+        bool any_known = false;
+        PICME_UNROLLED
+        for (int j = 0; j < kPixels; ++j) {
+            any_known = any_known || known[j];
+            for (int c = 0; c < 3; ++c) value[c][j] = result.number(bits[c][j]) + value[c][j];
+        }
+        if (any_known) {
+            PICME_UNROLLED
+            for (int j = 0; j < kPixels; ++j) {
+                if (!known[j]) continue;
+                for (int c = 0; c < 3; ++c) {
+                    value[c][j] = result.image(c, y * result.size + places[j]);
+                }
+            }
+        }
+        uint8_t* bytes = reinterpret_cast<uint8_t*>(stage[r * kTileWarps + warp]) + 3 * lane;
+        PICME_UNROLLED
+        for (int j = 0; j < kPixels; ++j) {
+            if (!holes.at(r, j)) continue;
+            PICME_UNROLLED
+            for (int c = 0; c < 3; ++c) {
+                const float wide = first_tap(across[j], value[c][j]);
+                bytes[3 * kWarp * j + c] = to_byte(first_tap(down, wide));
+            }
+        }
+    }
+}
+
+// The hole's pixels, each from all that it takes up: best for what shrinks.
 __device__ inline void fill_pixels(const CompositeCudaParams& params, const Result& result,
                                    const Tile& tile, Holes holes, uint32_t (*stage)[kWords]) {
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -72,6 +135,8 @@ __device__ inline void fill_tile(const CompositeCudaParams& params, const Result
     __shared__ float lines[kTileWarps][kSourceColumns];
     __shared__ float wide[kSourceRows][kTileColumns + kOverhang];
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+    const bool rows_are_four = result.rows.width == 4;
+    const bool columns_are_four = result.columns.width == 4;
     float* line = lines[warp];
     PICME_ROLLED
     for (int c = 0; c < 3; ++c) {
@@ -80,25 +145,36 @@ __device__ inline void fill_tile(const CompositeCudaParams& params, const Result
                 line[x - under.first_column] = result.blended_at(c, y, x);
             }
             __syncwarp();
+            const auto taken = [&](int j) { return line[j - under.first_column]; };
+            float* out = wide[y - under.first_row] - under.left;
             for (int x = under.left + lane; x < under.right; x += kWarp) {
-                wide[y - under.first_row][x - under.left] =
-                    result.columns.sum(x, [&](int j) { return line[j - under.first_column]; });
+                out[x] = columns_are_four ? FourTaps(result.columns, x).sum(taken)
+                                          : result.columns.sum(x, taken);
             }
             __syncwarp();  // the line is free again
         }
         __syncthreads();
         PICME_ROLLED
         for (int r = 0; r < kRows; ++r) {
-            uint8_t* bytes = reinterpret_cast<uint8_t*>(stage[r * kTileWarps + warp]);
+            if (holes.of_row(r) == 0) continue;
+            uint8_t* bytes = reinterpret_cast<uint8_t*>(stage[r * kTileWarps + warp]) + 3 * lane;
             const Segment segment = tile.segment(params, r);
             const int row = segment.y - static_cast<int>(result.canvas.top);
-            for (int j = 0; j < kPixels; ++j) {
-                if (!holes.at(r, j)) continue;
-                const int pixel = lane + kWarp * j;
-                const int column =
-                    segment.x + pixel - static_cast<int>(result.canvas.left) - under.left;
-                bytes[3 * pixel + c] = to_byte(
-                    result.rows.sum(row, [&](int y) { return wide[y - under.first_row][column]; }));
+            const int left = segment.x + lane - static_cast<int>(result.canvas.left) - under.left;
+            const auto put = [&](const auto& resized) {
+                PICME_UNROLLED
+                for (int j = 0; j < kPixels; ++j) {
+                    if (!holes.at(r, j)) continue;
+                    const int column = left + kWarp * j;
+                    bytes[3 * kWarp * j + c] =
+                        to_byte(resized([&](int y) { return wide[y - under.first_row][column]; }));
+                }
+            };
+            if (rows_are_four) {
+                const FourTaps taps(result.rows, row);
+                put([&](const auto& taken) { return taps.sum(taken); });
+            } else {
+                put([&](const auto& taken) { return result.rows.sum(row, taken); });
             }
         }
         __syncthreads();  // and so is `wide`
@@ -107,9 +183,12 @@ __device__ inline void fill_tile(const CompositeCudaParams& params, const Result
 
 __device__ inline void fill(const CompositeCudaParams& params, const Result& result,
                             const Tile& tile, Holes holes, uint32_t (*stage)[kWords]) {
+    if (result.rows.width == 1 && result.columns.width == 1) {
+        fill_places(params, result, tile, holes, stage);
+        return;
+    }
     const Under under(result, tile);
-    const bool resized = result.rows.width > 1 || result.columns.width > 1;
-    if (resized && under.fits()) {
+    if (under.fits()) {
         fill_tile(params, result, tile, under, holes, stage);
     } else {
         fill_pixels(params, result, tile, holes, stage);

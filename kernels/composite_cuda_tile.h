@@ -50,17 +50,37 @@ struct Segment {
     int y, x;                 // its place and that of the first pixel, which may be negative
     int bytes;                // of the row; 0 below the result
 
+    // Away from the ends of the row nothing is asked about a word, so that none is waited for
+    // before the next is on its way; how far `original` lies past a multiple of 4 is one number a
+    // row.
     __device__ void load(uint32_t* words) const {
         const int lane = threadIdx.x % kWarp;
+        const int past = static_cast<int>(reinterpret_cast<uint64_t>(original + 3 * x) % 4);
+        if (3 * x < past || 3 * x + 4 * kWords + (past ? 4 : 0) > bytes) {
+            for (int j = 0; j < kWords / kWarp; ++j) {
+                words[j] = load_word(original, 3 * x + 4 * (lane + kWarp * j), bytes);
+            }
+            return;
+        }
+        const uint32_t* from = reinterpret_cast<const uint32_t*>(original + 3 * x - past) + lane;
+        for (int j = 0; j < kWords / kWarp; ++j) words[j] = from[kWarp * j];
+        if (past == 0) return;
+        uint32_t next[kWords / kWarp];
+        for (int j = 0; j < kWords / kWarp; ++j) next[j] = from[kWarp * j + 1];
         for (int j = 0; j < kWords / kWarp; ++j) {
-            words[j] = load_word(original, 3 * x + 4 * (lane + kWarp * j), bytes);
+            words[j] = words[j] >> (8 * past) | next[j] << (32 - 8 * past);
         }
     }
     __device__ void store(const uint32_t* words) const {
         const int lane = threadIdx.x % kWarp;
-        for (int j = 0; j < kWords / kWarp; ++j) {
-            store_word(out, 3 * x + 4 * (lane + kWarp * j), bytes, words[j]);
+        if (x < 0 || 3 * x + 4 * kWords > bytes) {
+            for (int j = 0; j < kWords / kWarp; ++j) {
+                store_word(out, 3 * x + 4 * (lane + kWarp * j), bytes, words[j]);
+            }
+            return;
         }
+        uint32_t* to = reinterpret_cast<uint32_t*>(out + 3 * x) + lane;
+        for (int j = 0; j < kWords / kWarp; ++j) to[kWarp * j] = words[j];
     }
 };
 

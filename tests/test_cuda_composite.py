@@ -134,7 +134,7 @@ def changed_program(tmp_path, monkeypatch, name, change):
 
 @pytest.mark.parametrize(("name", "barrier"), BARRIERS)
 def test_a_barrier_that_is_missing_is_found_out(name, barrier, tmp_path, monkeypatch):
-    assert len(BARRIERS) == 9
+    assert len(BARRIERS) == 8
 
     def without(text):
         found = list(re.finditer(r"__sync(?:threads|warp)\(\)", text))[barrier]
@@ -147,8 +147,8 @@ def test_a_barrier_that_is_missing_is_found_out(name, barrier, tmp_path, monkeyp
 
 def test_few_blocks_write_all_tiles(tmp_path, monkeypatch):
     def fewer(text):
-        assert text.count("kFillBlocks = 2048") == 1
-        return text.replace("kFillBlocks = 2048", "kFillBlocks = 1")
+        assert text.count("kFillBlocks = 8192") == 1
+        return text.replace("kFillBlocks = 8192", "kFillBlocks = 1")
 
     program = changed_program(tmp_path, monkeypatch, "composite_cuda.cu", fewer)
     for case in ("not resized", "enlarged", "three canvases, two grids"):

@@ -121,6 +121,7 @@ def cases() -> list[Case]:
         scene("nothing known", (75, 30), 16, hole=tall),
         scene("one pixel", (1, 1), 1, hole=np.ones((1, 1), bool)),
         scene("a grid of its own", (40, 50), 130),
+        scene("a grid of more than 128 places", (40, 50), 131),
         *(typed(scene(f"{name}, every special number", (40, 50), 16, k=3), name) for name in TYPES),
         batch("three canvases, two grids", [(40, 50)] * 3, 70),
         known_only("all known", (40, 50), 16),
