@@ -18,14 +18,14 @@ namespace picme::composite {
 constexpr int kLineThreads = 192;  // of the first two kernels
 constexpr int kUsualGrid = 128;    // up to here their lines take little shared memory
 
-// One number of several that a block's index is made of. 32 bits hold it, and a division of 64 bits
-// would be a hundred instructions.
-struct Turn {
-    int mine;
+// The last digit of a block's index in mixed radix, and the rest of it. 32 bits hold both, and a
+// division of 64 bits would be a hundred instructions.
+struct Digit {
+    int value;
     unsigned rest;
 
-    __device__ Turn(unsigned index, int64_t count)
-        : mine(static_cast<int>(index % static_cast<unsigned>(count))),
+    __device__ Digit(unsigned index, int64_t count)
+        : value(static_cast<int>(index % static_cast<unsigned>(count))),
           rest(index / static_cast<unsigned>(count)) {}
 };
 
@@ -36,10 +36,10 @@ struct Line {
     int row;
 
     __device__ Line(const CompositeCudaParams& params) {
-        const Turn turn(blockIdx.x, params.k), next(turn.rest, params.grid);
-        i = turn.mine;
-        row = next.mine;
-        image = next.rest;
+        const Digit result(blockIdx.x, params.k), line(result.rest, params.grid);
+        i = result.value;
+        row = line.value;
+        image = line.rest;
     }
 };
 
@@ -103,10 +103,10 @@ template __global__ void composite_spread_kernel<kMostSide>(CompositeCudaParams)
 __global__ void __launch_bounds__(kTileThreads)
     composite_copy_kernel(CompositeCudaParams params, int across) {
     Tile tile;
-    const Turn turn(blockIdx.x, params.k), beside(turn.rest, across);
-    const Turn below(beside.rest, (params.height + kTileRows - 1) / kTileRows);
-    const int column = beside.mine, row = below.mine;
-    tile.i = turn.mine;
+    const Digit result(blockIdx.x, params.k), beside(result.rest, across);
+    const Digit below(beside.rest, (params.height + kTileRows - 1) / kTileRows);
+    const int column = beside.value, row = below.value;
+    tile.i = result.value;
     tile.image = below.rest;
     const BoxTiles box(reinterpret_cast<const PackedCanvas*>(params.canvases)[tile.image], across);
     if (row >= box.top && row < box.bottom && column >= box.left && column < box.right) return;
@@ -124,13 +124,13 @@ __global__ void __launch_bounds__(kTileThreads, 4)
     __shared__ uint32_t stage[kTileRows][kWords];
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     Tile tile;
-    const Turn turn(blockIdx.x, params.k), share(turn.rest, blocks);
-    tile.i = turn.mine;
+    const Digit index(blockIdx.x, params.k), share(index.rest, blocks);
+    tile.i = index.value;
     tile.image = share.rest;
     const Result result(params, tile.image, tile.i);
     const BoxTiles box(result.canvas, across);
     const int columns = box.right - box.left, tiles = columns * (box.bottom - box.top);
-    for (int t = share.mine; t < tiles; t += blocks) {
+    for (int t = share.value; t < tiles; t += blocks) {
         tile.top = (box.top + t / columns) * kTileRows;
         tile.left = (box.left + t % columns) * kTileColumns;
         const Holes holes(params, result.canvas, tile);

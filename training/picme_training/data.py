@@ -110,7 +110,7 @@ class Batches:
         rng = np.random.default_rng([self.config.schedule.seed, 2, step])
         size, augment = self.config.network.size, self.config.augment
         views = [_view(self.pictures[row], size, augment, rng) for row in self._rows(step)]
-        image = _levels(views, _colours(len(views), augment.colour, rng))
+        image = _recoloured(views, _colours(len(views), augment.colour, rng))
         drawn = [masks.draw(self.config.masks, size, rng, self.holes) for _ in views]
         hole = torch.from_numpy(np.stack(drawn)).float()[:, None]
         return image, hole
@@ -183,8 +183,8 @@ def _colours(count: int, most: float, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(light * gain * (vivid * np.eye(3) + (1 - vivid) / 3)).float()
 
 
-def _levels(views: list[Tensor], colours: Tensor) -> Tensor:
-    """Recoloured pictures (B, 3, S, S) in [-1, 1], channels last; one at a time, within a cache."""
+def _recoloured(views: list[Tensor], colours: Tensor) -> Tensor:
+    """Views times their colours, (B, 3, S, S) in [-1, 1], channels last; one by one, in cache."""
     size = len(views[0])
     image = torch.empty(len(views), size, size, 3)
     scaled = (2 / 255 * colours).transpose(1, 2)
