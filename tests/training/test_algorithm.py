@@ -310,6 +310,23 @@ def test_the_terms_are_the_equations_on_the_pictures_of_the_pass(cats):
         assert made.terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
 
 
+def test_one_look_serves_lpips_and_the_heads_of_d(cats):
+    config = NetworkConfig("cats", 64, P, judge_features=True)
+    looks = cats.lpips(WEIGHTED)
+    cats.judge = discriminator.make(config, looks).eval().requires_grad_(False)
+    made = cats.run(WEIGHTED, decoded="draw", composite=True)
+    for found, expected in zip(
+        made.seen, cats.judge.seen(torch.cat([cats.image, made.generated])), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+    # D and LPIPS judge the same composites: of the reconstruction, then of the draw
+    expected = looks(made.generated[:B], cats.image).mean()
+    torch.testing.assert_close(made.terms["LPIPS"], expected)
+    without = cats.run(WEIGHTED, decoded="draw", composite=True, perceptual=0)
+    for found, expected in zip(without.seen, made.seen, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize(
     ("weight", "term"), [("perceptual", "LPIPS"), ("match", "KL_match"), ("rim", "L1_rim")]
 )

@@ -144,10 +144,14 @@ def generator_pass(
         judged = torch.where(holes > 0, judged, image.repeat(ways, 1, 1, 1))
     judged, holes = shifted(judged, noise, config), shifted(holes, noise, config)
     moved = shifted(image, noise, config)
+    # One look serves D's heads and LPIPS, which have the same network
+    look = lpips.taps if lpips is not None and config.perceptual > 0 else None
     with torch.no_grad():  # Eq. 7 is no function of g here: a third of D's pass back is saved
-        known_features = judge.seen(moved)
+        known_taps = look(moved) if look else None
+        known_features = judge.seen(moved, known_taps)
         real = judge(moved, holes[:batch], known_features)
-    features_made = judge.seen(judged)
+    made_taps = look(judged if known_features else judged[:batch]) if look else None
+    features_made = judge.seen(judged, made_taps)
     made = judge(judged, holes, features_made)
     parts = [
         losses.adversarial(
@@ -168,8 +172,12 @@ def generator_pass(
         "L_A": config.adversarial,  # Eq. 8: L_C = L_R + lambda_A L_A
     }
     if config.perceptual > 0:
-        assert lpips is not None  # the loop refuses to start without it
-        terms["LPIPS"] = lpips(shifted(pictures[-1][:batch], noise, config), moved).mean()
+        # the loop refuses to start without it
+        assert lpips is not None
+        assert known_taps is not None
+        assert made_taps is not None
+        distances = lpips.between([tap[:batch] for tap in made_taps], known_taps)
+        terms["LPIPS"] = distances.mean()
         weights["LPIPS"] = config.perceptual
     loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
     seen = [torch.cat(both).detach() for both in zip(known_features, features_made, strict=True)]

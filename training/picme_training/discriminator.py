@@ -16,7 +16,7 @@ from picme_training.attention import attended, plainly_attended
 from picme_training.blocks import SLOPE, ResidualDown, conv
 from picme_training.config import NetworkConfig
 from picme_training.networks import COARSE
-from picme_training.perceptual import Lpips
+from picme_training.perceptual import TAPS, Lpips
 
 HEADS = {4: 128, 7: 256, 12: 512}
 """Layers of SqueezeNet whose features are judged, at 1/4, 1/8 and 1/16 of the side: channels."""
@@ -56,7 +56,7 @@ class PicDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.score = spectral_norm(nn.Conv2d(inputs, 1, 3))
 
-    def seen(self, image: Tensor) -> list[Tensor]:
+    def seen(self, image: Tensor, taps: list[Tensor] | None = None) -> list[Tensor]:
         """No frozen features: see `CompactDiscriminator.seen`."""
         return []
 
@@ -93,10 +93,17 @@ class CompactDiscriminator(nn.Module):
         )
         self.score = nn.Conv2d(192, 1, 3, padding=1)  # free to reach LSGAN's 0 and 1
 
-    def seen(self, image: Tensor) -> list[Tensor]:
-        """The frozen features that D judges, none without `features`: they serve both steps."""
+    def seen(self, image: Tensor, taps: list[Tensor] | None = None) -> list[Tensor]:
+        """The frozen features that D judges, none without `features`: they serve both steps.
+
+        `taps` are all of LPIPS's of the image, where they are at hand.
+        """
         (features,) = self.features
-        return [] if features is None else features.taps(image, tuple(HEADS))
+        if features is None:
+            return []
+        if taps is None:
+            return features.taps(image, tuple(HEADS))
+        return [tap for layer, tap in zip(TAPS, taps, strict=True) if layer in HEADS]
 
     def forward(
         self, image: Tensor, hole: Tensor, seen: list[Tensor] | None = None

@@ -19,7 +19,7 @@ from picme_rt.errors import InputError
 
 _FIRE = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128)}
 _FIRE |= {9: (256, 48, 192), 10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 64, 256)}
-_TAPS = (1, 4, 7, 9, 10, 11, 12)
+TAPS = (1, 4, 7, 9, 10, 11, 12)
 
 
 def _exact(x: Tensor) -> torch.dtype:
@@ -102,7 +102,7 @@ class Lpips(nn.Module):
     def _normalised(self, image: Tensor) -> Tensor:
         return ((image + 1) / 2 - self.mean) / self.std
 
-    def taps(self, image: Tensor, layers: tuple[int, ...] = _TAPS) -> list[Tensor]:
+    def taps(self, image: Tensor, layers: tuple[int, ...] = TAPS) -> list[Tensor]:
         """Features after these layers, channels of unit length."""
         x = self._normalised(image)
         found = []
@@ -118,8 +118,12 @@ class Lpips(nn.Module):
         Differentiable in `image` alone.
         """
         with torch.no_grad():
-            taps = self.taps(other)
-        both = zip(self.taps(image), taps, self.lins, strict=True)
+            others = self.taps(other)
+        return self.between(self.taps(image), others)
+
+    def between(self, taps: list[Tensor], others: list[Tensor]) -> Tensor:
+        """LPIPS (B,) of pictures whose `taps` are at hand; `others` stand still."""
+        both = zip(taps, others, self.lins, strict=True)
         # the published weights are not negative
         parts = [_distance(a, b, lin.detach().sqrt().to(a.dtype)) for a, b, lin in both]
         return torch.stack(parts).sum(0)
