@@ -44,10 +44,10 @@ def test_a_configuration_survives_its_dictionary_and_json(path):
 def test_every_value_survives_the_round_trip():
     run = RunConfig(
         NetworkConfig("cats", 256, 3, False, True, True, True, True),
-        ScheduleConfig(7, 2, 1e-3, 2e-3, 0.5, 0.9, 0.25, 0.5, 3, "bf16", 11),
+        ScheduleConfig(7, 2, 1e-3, 2e-3, 0.5, 0.9, 0.25, 0.5, 3, "bf16", 11, 2.5),
         LossConfig(2, 3, 4, 5, 6, "forward", 0.5, 7, 8, 0.3, 3, "draw", True, True),
         MaskConfig(1, 2, 3, 4),
-        AugmentConfig(False, 0.5, 0.2),
+        AugmentConfig(False, 0.5, 0.2, 15.0),
         "free",
     )
     assert config.from_dict(run.to_dict()) == run
@@ -143,6 +143,7 @@ def test_a_value_of_another_type_is_refused(table, key, value, kind):
         ("schedule", "decay", -0.5),
         ("schedule", "seed", -1),
         ("schedule", "seed", 2**32),
+        ("schedule", "clip", -1.0),
         ("loss", "direction", "both"),
         ("loss", "decoded", "all"),
         ("loss", "losers", 1.0),
@@ -161,6 +162,8 @@ def test_a_value_of_another_type_is_refused(table, key, value, kind):
         ("loss", "rim", -0.1),
         ("augment", "colour", -0.1),
         ("augment", "colour", 1.0),
+        ("augment", "turn", -1.0),
+        ("augment", "turn", 46.0),
     ],
 )
 def test_a_value_out_of_its_range_is_refused_by_its_name(table, key, value):

@@ -86,7 +86,8 @@ class LossConfig:
         direction: `reverse` is the paper's KL(N_j, N_c), `forward` is KL(N_c, N_j).
         losers: Share of Eq. 5 that goes to the primitives that did not win; 0 is the paper.
         adversarial: lambda_A of Eq. 8.
-        perceptual: Weight of LPIPS between the reconstruction and the picture; 0 is the paper.
+        perceptual: Weight of LPIPS between the reconstruction, as D sees it, and the picture; 0 is
+            the paper.
         rim: Weight of the L1 of inferred pictures in the hole, falling with the distance to what is
             known (`losses.rim_reconstruction`); 0 is the paper.
         shift: Most pixels by which a picture is moved before D and LPIPS see it; 0 moves none.
@@ -166,17 +167,22 @@ class AugmentConfig:
         zoom: Smallest side of the random square crop, as a share of the picture; 1 crops nothing.
         colour: Largest change, as a share, of the brightness, of the saturation and of each
             channel's gain; 0 changes none.
+        turn: Largest angle, in degrees, by which half of the crops are turned, either way; 0 turns
+            none. A turned square is smaller, for its corners lie in the picture.
     """
 
     flip: bool = True
     zoom: float = 0.9
     colour: float = 0.0
+    turn: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.zoom <= 1:
             raise InputError(f"zoom must be in (0, 1], got {self.zoom}")
         if not 0 <= self.colour < 1:
             raise InputError(f"colour must be in [0, 1), got {self.colour}")
+        if not 0 <= self.turn <= 45:
+            raise InputError(f"turn must be in [0, 45] degrees, got {self.turn}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +201,8 @@ class ScheduleConfig:
         evaluate_every: Steps between evaluations (grid, primitives used) and checkpoints.
         precision: `fp32` or `bf16` (autocast).
         seed: Of the initial weights and of every random draw.
+        clip: Largest norm of the gradient of f, the mixture and g together, and of D's; a larger
+            one is scaled down to it; 0 bounds none.
     """
 
     steps: int
@@ -208,6 +216,7 @@ class ScheduleConfig:
     evaluate_every: int = 1000
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
+    clip: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "evaluate_every"):
@@ -221,6 +230,8 @@ class ScheduleConfig:
         for name in ("ema", "beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.clip < 0:
+            raise InputError(f"clip must be 0 or more, got {self.clip}")
         if not 0 <= self.decay <= 1:
             raise InputError(f"decay must be in [0, 1], got {self.decay}")
         if not 0 <= self.seed < 2**32:

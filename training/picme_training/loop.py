@@ -17,11 +17,14 @@ from picme_rt import atomic, files
 from picme_rt.errors import InputError
 from picme_training import (
     checkpoint,
+    compiling,
     discriminator,
     distributed,
+    diverging,
     engine_weights,
     evaluation,
     grow,
+    stopping,
 )
 from picme_training.algorithm import Noise, discriminator_loss, generator_pass, shifted
 from picme_training.board import Board
@@ -75,16 +78,31 @@ def check_out(out: Path, resume: bool) -> None:
 
 
 class Trainer:
-    """One run: its networks, optimisers and place in time."""
+    """One run: its networks, optimisers and place in time; see `train` for `compiled`."""
 
-    def __init__(self, config: RunConfig, device: torch.device, lpips: Lpips | None):
+    def __init__(
+        self,
+        config: RunConfig,
+        device: torch.device,
+        lpips: Lpips | None,
+        *,
+        compiled: bool = False,
+    ):
         check_lpips(config, lpips)
         distributed.check(config.schedule.batch)
+        if compiled and distributed.count() > 1:
+            raise InputError(
+                f"compiled networks are for one process, got {distributed.count()}; leave out "
+                "--compile"
+            )
         torch.manual_seed(config.schedule.seed)
         self.config, self.device, self.lpips = config, device, lpips
+        self.looks = compiling.features(lpips) if compiled and lpips is not None else lpips
         self.model = _placed(Picme(config.network), device)
-        self.judge = _placed(discriminator.make(config.network, lpips), device)
+        self.judge = _placed(discriminator.make(config.network, self.looks), device)
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
+        if compiled:
+            compiling.networks(self.model, self.judge)
         self.generate = distributed.shared(self.model, generator_pass)
         self.discriminate = distributed.shared(self.judge, discriminator_loss)
         if lpips is not None:
@@ -123,7 +141,7 @@ class Trainer:
         self.model.train()
         self.judge.requires_grad_(False)
         with half:
-            made = self.generate(self.judge, image, hole, noise, self.config.loss, self.lpips)
+            made = self.generate(self.judge, image, hole, noise, self.config.loss, self.looks)
         self._descend("generator", made.loss)
         self.judge.requires_grad_(True)
         with half:
@@ -140,6 +158,8 @@ class Trainer:
         optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+        if self.config.schedule.clip > 0:
+            diverging.bound(optimizer.param_groups[0]["params"], self.config.schedule.clip)
         optimizer.step()
 
 
@@ -154,6 +174,7 @@ def train(
     resume: bool = False,
     start_from: Path | None = None,
     stop: int | None = None,
+    compiled: bool = False,
 ) -> Path:
     """Trains from `batches` to the last step or to `stop`; gives the last checkpoint's directory.
 
@@ -167,17 +188,22 @@ def train(
         resume: Go on from the newest checkpoint of `out`.
         start_from: A checkpoint, a run or an engine whose weights a new run begins with.
         stop: Step to end at, measured and with a checkpoint, for `resume` to go on from.
+        compiled: Whether the networks are compiled (`compiling`), which takes a minute or two.
 
     Raises:
+        KeyboardInterrupt: The process was told to end (see `stopping`); the last step that was
+            computed has a checkpoint.
+        DivergedError: A loss is not finite.
         InputError: `out` holds a run and `resume` is not set, or its configuration is another one,
             or `stop` lies behind it or past the last step.
     """
-    trainer = Trainer(config, torch.device(device), lpips)
+    trainer = Trainer(config, torch.device(device), lpips, compiled=compiled)
     if trainer.device.type == "cuda":  # every step has the same sizes: the fastest way to each
         torch.backends.cudnn.benchmark = True
     _prepare(out, trainer, resume, start_from)
     every, steps = config.schedule.evaluate_every, _end(trainer, stop)
     with (
+        stopping.told() as told,
         _record(out, trainer.step, steps) as record,
         contextlib.closing(
             ahead(batches, trainer.step, steps, for_gpu=trainer.device.type == "cuda")
@@ -195,12 +221,20 @@ def train(
                 terms = distributed.mean(terms)
                 if record is not None:
                     _log(trainer.step, terms, speed, record)
-            if trainer.step % every == 0 or trainer.step == steps:
+            measured = trainer.step % every == 0 or trainer.step == steps
+            if measured or told() or trainer.step % LOG_EVERY == 0:
+                with distributed.agreed():
+                    diverging.check(terms, trainer.step, out)
+            if measured or told():
                 with distributed.agreed():  # the others wait here
                     if record is not None:
-                        _evaluate(trainer, val, out, record)
+                        # first, for an evaluation takes its time and may be cut off
                         checkpoint.save(out, trainer.step, trainer.pictures, config, trainer.state)
+                        if measured:
+                            _evaluate(trainer, val, out, record)
                 began, seen = time.monotonic(), 0
+            if told():
+                raise KeyboardInterrupt
     return distributed.first(lambda: checkpoint.find(out))
 
 

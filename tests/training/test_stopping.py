@@ -1,0 +1,95 @@
+"""A run that is told to end does so between two steps, and loses none."""
+
+import json
+import os
+import signal
+import threading
+
+import pytest
+
+from picme_training import checkpoint, loop, stopping
+from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
+from picme_training.data import Batches
+
+CONFIG = RunConfig(NetworkConfig("cats", 64, 2), ScheduleConfig(3, batch=2, evaluate_every=100))
+KEPT = ("model", "ema", "discriminator", "optimizer")
+
+
+def hashes(place):
+    found = json.loads((place / "checkpoint.json").read_text())["sha256"]
+    return {name: found[f"{name}.safetensors"] for name in KEPT}
+
+
+def sends(number, at):
+    """Sends this process a signal while the step of index `at` is computed."""
+    step = loop.Trainer.train_step
+
+    def train_step(self, *batch):
+        if self.step == at:
+            os.kill(os.getpid(), number)
+        return step(self, *batch)
+
+    return train_step
+
+
+@pytest.fixture(scope="module")
+def whole(photographs, tmp_path_factory):
+    """The last checkpoint of a run that nobody ends."""
+    out = tmp_path_factory.mktemp("whole")
+    return loop.train(CONFIG, Batches(photographs, CONFIG), photographs[:3], out)
+
+
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_the_step_in_hand_is_finished_and_kept(number, whole, photographs, tmp_path, monkeypatch):
+    before = {one: signal.getsignal(one) for one in stopping.SIGNALS}
+    out = tmp_path / "told"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "train_step", sends(number, at=1))
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(CONFIG, Batches(photographs, CONFIG), photographs[:3], out)
+    assert {one: signal.getsignal(one) for one in stopping.SIGNALS} == before
+    assert checkpoint.describe(checkpoint.find(out)).step == 2
+    assert not any((out / "samples").glob("*"))  # it was not measured: it was to end
+    last = loop.train(CONFIG, Batches(photographs, CONFIG), photographs[:3], out, resume=True)
+    assert hashes(last) == hashes(whole)
+
+
+def tell_twice():
+    with stopping.told() as told:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert told()
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the second one was not heard")
+
+
+def test_a_second_signal_ends_at_once():
+    with pytest.raises(KeyboardInterrupt):
+        tell_twice()
+
+
+def test_without_a_signal_nothing_is_told():
+    with stopping.told() as told:
+        assert not told()
+
+
+def test_in_another_thread_signals_are_left_alone():
+    found = []
+
+    def run():
+        with stopping.told() as told:
+            found.append((told(), signal.getsignal(signal.SIGINT)))
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [(False, before)]
+
+
+def test_a_checkpoint_is_there_before_its_evaluation(photographs, tmp_path, monkeypatch):
+    there = []
+    monkeypatch.setattr(
+        loop, "_evaluate", lambda trainer, val, out, record: there.append(checkpoint.find(out))
+    )
+    loop.train(CONFIG, Batches(photographs, CONFIG), photographs[:3], tmp_path)
+    assert there == [tmp_path / "checkpoints" / "step_00000003"]

@@ -1,0 +1,42 @@
+"""Ends a run between two steps when it is told to, so that no step that was computed is lost."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from picme_training import distributed
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and what `kill`, `timeout`, a container's stop and a queue's time limit send."""
+
+
+@contextlib.contextmanager
+def told() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether one of `SIGNALS` has come inside of the block.
+
+    A second one acts as it would have without the block. So does the first where the step in hand
+    cannot be waited for: outside of the main thread, which alone hears signals, and where several
+    processes compute the run, of which each would end at a step of its own.
+    """
+    heard: list[int] = []
+    if threading.current_thread() is not threading.main_thread() or distributed.count() > 1:
+        yield lambda: False
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        restore()
+
+    for number in SIGNALS:
+        signal.signal(number, hear)
+    try:
+        yield lambda: bool(heard)
+    finally:
+        restore()
