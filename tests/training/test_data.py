@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -308,3 +309,54 @@ def test_bytes_are_resampled_within_a_level_of_float32(photographs, layout):
         view = view.flip(3) if rng.random() < 0.5 else view
         plain = F.interpolate(view, 64, mode="bilinear", antialias=True, align_corners=False)
         assert (one - (plain[0] / 127.5 - 1)).abs().max() * 127.5 < 1.01
+
+
+# Turned views
+
+
+def test_half_of_the_views_are_turned_by_up_to_the_angle_asked_for():
+    down = torch.arange(128).float()[:, None].expand(128, 128)
+    both = torch.stack([down, down.T, down]).byte()[None].repeat(8, 1, 1, 1)  # row, column
+    augment = AugmentConfig(flip=False, zoom=0.6, turn=20.0)
+    batches = data.Batches(both, run(batch=16, augment=augment))
+    angles, sides = [], []
+    for step in range(12):
+        for rows, columns, _ in ((batches.batch(step)[0] + 1) * 127.5).numpy():
+            across = np.array([columns[32, 52] - columns[32, 12], rows[32, 52] - rows[32, 12]])
+            below = np.array([columns[52, 32] - columns[12, 32], rows[52, 32] - rows[12, 32]])
+            long = np.hypot(*across)
+            # a square: both sides are as long, and at a right angle
+            assert np.hypot(*below) == pytest.approx(long, abs=0.7)
+            assert across @ below / long**2 == pytest.approx(0, abs=0.03)
+            angles.append(math.degrees(math.atan2(across[1], across[0])))
+            sides.append(long * 64 / 40)
+    turned = np.array([angle for angle in angles if abs(angle) > 0.7])
+    assert 0.35 < len(turned) / len(angles) < 0.6
+    assert -20.6 < turned.min() < -15 < 15 < turned.max() < 20.6
+    assert min(sides) > 128 * 0.6 - 1
+    assert max(sides) < 129
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_a_view_that_is_hardly_turned_is_the_picture(flip, photographs):
+    large = F.interpolate(photographs.float(), 128, mode="bicubic").clamp(0, 255).byte()
+    augment = AugmentConfig(flip=flip, zoom=1.0, turn=1e-9)
+    plain = F.interpolate(large[:1].float(), 64, mode="bicubic", align_corners=False)
+    plain = plain[0].permute(1, 2, 0)
+    mirrored = 0
+    for seed in range(8):
+        view = data._turned(large[0], 64, augment, np.random.default_rng(seed))
+        is_mirror = (view - plain.flip(1)).abs().max() < 0.1
+        mirrored += bool(is_mirror)
+        assert is_mirror or (view - plain).abs().max() < 0.1
+    assert 0 < mirrored < 8 if flip else mirrored == 0
+
+
+def test_turned_views_stay_in_range_and_in_the_picture():
+    extremes = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(-1, 3, 70, 70)
+    augment = AugmentConfig(zoom=0.3, turn=45.0)
+    batches = data.Batches(extremes, run(batch=8, augment=augment))
+    for step in range(10):
+        image, _ = batches.batch(step)
+        assert image.abs().max() <= 1
+        assert image.abs().min() > 0.999  # nothing of the black or of the white from outside

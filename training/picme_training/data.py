@@ -1,5 +1,6 @@
 """What a run learns from: pictures kept as uint8, and batches of random views and holes of them."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Generator
@@ -157,9 +158,11 @@ def _view(picture: Tensor, size: int, augment: AugmentConfig, rng: np.random.Gen
     """A random square crop of side zoom..1 of (3, side, side), mirrored at random: (size, size, 3).
 
     All of it in bytes: torch resamples them six times as fast as float32 where a place's channels
-    lie together, as `pictures.empty` has them.
+    lie together, as `pictures.empty` has them. Where any are turned, half of the crops are.
     """
     side = picture.shape[-1]
+    if augment.turn > 0 and rng.random() < 0.5:
+        return _turned(picture, size, augment, rng)
     edge = max(size, round(side * rng.uniform(augment.zoom, 1)))
     top, left = rng.integers(0, side - edge + 1, 2)
     view = picture[None, :, top : top + edge, left : left + edge]
@@ -167,6 +170,27 @@ def _view(picture: Tensor, size: int, augment: AugmentConfig, rng: np.random.Gen
         view = view.flip(3)
     sized = F.interpolate(view, size, mode="bilinear", antialias=True, align_corners=False)
     return sized[0].permute(1, 2, 0)
+
+
+def _turned(picture: Tensor, size: int, augment: AugmentConfig, rng: np.random.Generator) -> Tensor:
+    """`_view` of a square that is turned about its centre, all of it within the picture.
+
+    Bicubic: the picture was enlarged to 1 / zoom when it was read, and would be dull in bilinear.
+    """
+    side = picture.shape[-1]
+    angle = math.radians(augment.turn * rng.uniform(-1, 1))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    reach = cosine + abs(sine)  # a square of side 1 takes so much room
+    largest = side / reach
+    edge = rng.uniform(min(max(size, augment.zoom * side), largest), largest)
+    room = min(side, math.ceil(edge * reach) + 1)
+    top, left = rng.integers(0, side - room + 1, 2)
+    around = picture[None, :, top : top + room, left : left + room].float()
+    mirror = -1 if augment.flip and rng.random() < 0.5 else 1
+    turn = torch.tensor([[[mirror * cosine, -sine, 0], [mirror * sine, cosine, 0]]]) * (edge / room)
+    grid = F.affine_grid(turn, [1, 3, size, size], align_corners=False)
+    view = F.grid_sample(around, grid, "bicubic", "border", align_corners=False)
+    return view[0].permute(1, 2, 0)
 
 
 def _colours(count: int, most: float, rng: np.random.Generator) -> Tensor:
