@@ -88,11 +88,17 @@ def _gemm(call: Call) -> Results:
     return Results([Value("float32", shape)], macs=math.prod(shape) * x.shape[1])
 
 
+_CHANNELS = 1 << 16  # most groups of a convolution
+
+
 def _conv(call: Call) -> Results:
+    group = call.integer("group", 1, 1, _CHANNELS)
     x, weight, biases, kernel = _convolution(call)
     strides = call.integers("strides", (1, 1), 1, 64, row=2)
     pads = call.integers("pads", (0, 0, 0, 0), 0, max(kernel) - 1, row=4)
-    _check_channels(x, weight.shape[1])
+    if group > 1 and weight.shape[:2] != (group, 1):
+        raise EngineError(f"group must be 1 or that of one channel each, got {group}")
+    _check_channels(x, weight.shape[1] * group)
     _check_bias(biases, weight.shape[0])
     places = _windows(x.shape[2:], kernel, strides, pads)
     shape = (x.shape[0], weight.shape[0], *places)
@@ -100,6 +106,7 @@ def _conv(call: Call) -> Results:
 
 
 def _conv_transpose(call: Call) -> Results:
+    call.default(group=1)
     x, weight, biases, kernel = _convolution(call)
     strides = call.integers("strides", (1, 1), 1, 64, row=2)
     pads = call.integers("pads", (0, 0, 0, 0), 0, max(kernel) - 1, row=4)
@@ -126,7 +133,7 @@ def _convolution(call: Call) -> tuple[Value, Value, list[Value], Shape]:
     if len(x.shape) != 4 or len(weight.shape) != 4 or not all(w.fixed for w in (weight, *biases)):
         raise EngineError(f"it must be of two axes, with weights, got {values.shapes([x, weight])}")
     kernel = weight.shape[2:]
-    call.default(group=1, auto_pad="NOTSET", dilations=(1, 1), kernel_shape=kernel)
+    call.default(auto_pad="NOTSET", dilations=(1, 1), kernel_shape=kernel)
     return x, weight, biases, kernel
 
 

@@ -46,6 +46,26 @@ def in_order(
         crew.end()
 
 
+def taking_part(
+    work: Callable[[Item, GoOn], Outcome], items: Sequence[Item], *, at_once: int
+) -> Generator[Outcome, None, None]:
+    """`in_order`, but one of the `at_once` threads is the caller's own.
+
+    For items that fill the cores: a thread that only waits for outcomes takes a core from them, and
+    may hold the interpreter's lock until it gets one. An outcome comes when the caller's thread is
+    between two items, so later than it is known.
+    """
+    crew = _Crew(work, items)
+    try:
+        crew.begin(min(at_once, len(items)) - 1)
+        for place in range(len(items)):
+            while not crew.has(place) and crew.take_item():
+                pass
+            yield crew.outcome(place)
+    finally:
+        crew.end()
+
+
 def _nothing() -> None:
     pass
 
@@ -71,6 +91,10 @@ class _Crew(Generic[Item, Outcome]):
             self._threads.append(threading.Thread(target=self._take_items, name="picme_rt"))
             self._threads[-1].start()
 
+    def has(self, place: int) -> bool:
+        """Whether the outcome of an item is known."""
+        return place in self._found
+
     def outcome(self, place: int) -> Outcome:
         """Waits for the outcome of an item, then returns or raises it."""
         with self._changed:
@@ -89,25 +113,30 @@ class _Crew(Generic[Item, Outcome]):
             with contextlib.suppress(RuntimeError):
                 thread.join()
 
+    def take_item(self) -> bool:
+        """Works on the next item in this thread; False if there is none that is wanted."""
+        with self._changed:
+            place = self._next
+            if place > self._last:
+                return False
+            self._next += 1
+        found: Outcome | _Error
+        try:
+            found = self._work(self._items[place], functools.partial(self._check, place))
+        except _NotWantedError:
+            return False
+        except BaseException as exc:  # raised where the outcomes are taken
+            found = _Error(exc)
+        with self._changed:
+            if isinstance(found, _Error):
+                self._last = min(self._last, place)
+            self._found[place] = found
+            self._changed.notify()
+        return True
+
     def _take_items(self) -> None:
-        while True:
-            with self._changed:
-                place = self._next
-                if place > self._last:
-                    return
-                self._next += 1
-            found: Outcome | _Error
-            try:
-                found = self._work(self._items[place], functools.partial(self._check, place))
-            except _NotWantedError:
-                return
-            except BaseException as exc:  # raised where the outcomes are taken
-                found = _Error(exc)
-            with self._changed:
-                if isinstance(found, _Error):
-                    self._last = min(self._last, place)
-                self._found[place] = found
-                self._changed.notify()
+        while self.take_item():
+            pass
 
     def _check(self, place: int) -> None:
         if place > self._last:

@@ -7,8 +7,9 @@ import threading
 import pytest
 from own_process import in_own_process
 
-from picme_rt.pipeline import in_order
+from picme_rt.pipeline import in_order, taking_part
 
+BOTH = pytest.mark.parametrize("loop", [in_order, taking_part])
 LONG = 30  # seconds after which a test that waits has failed
 
 
@@ -26,25 +27,28 @@ def collect(outcomes):
     return found, None
 
 
+@BOTH
 @pytest.mark.parametrize("at_once", [1, 2, 7])
-def test_outcomes_come_in_the_order_of_the_items(at_once):
+def test_outcomes_come_in_the_order_of_the_items(loop, at_once):
     items = list(range(40))
-    assert list(in_order(lambda item, go_on: item * item, items, at_once=at_once)) == [
+    assert list(loop(lambda item, go_on: item * item, items, at_once=at_once)) == [
         item * item for item in items
     ]
     assert ours() == []
 
 
+@BOTH
 @pytest.mark.parametrize("items", [[], [5]])
-def test_few_items_need_no_thread(items):
+def test_few_items_need_no_thread(loop, items):
     def work(item, go_on):
         go_on()
         return item, threading.current_thread()
 
-    assert list(in_order(work, items, at_once=4)) == [(i, threading.main_thread()) for i in items]
+    assert list(loop(work, items, at_once=4)) == [(i, threading.main_thread()) for i in items]
 
 
-def test_so_many_are_in_work_at_once_and_no_more():
+@BOTH
+def test_so_many_are_in_work_at_once_and_no_more(loop):
     together, lock, inside, most = threading.Barrier(3), threading.Lock(), 0, 0
 
     def work(item, go_on):
@@ -56,7 +60,7 @@ def test_so_many_are_in_work_at_once_and_no_more():
         with lock:
             inside -= 1
 
-    assert len(list(in_order(work, range(12), at_once=3))) == 12
+    assert len(list(loop(work, range(12), at_once=3))) == 12
     assert most == 3
 
 
@@ -76,15 +80,16 @@ def test_an_item_that_takes_long_holds_up_nothing_but_its_turn():
     assert done[-1] == 0
 
 
+@BOTH
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_an_error_comes_after_the_outcomes_before_it_as_in_a_loop(at_once):
+def test_an_error_comes_after_the_outcomes_before_it_as_in_a_loop(loop, at_once):
     def work(item, go_on):
         if item in (4, 6):
             raise ArithmeticError(str(item))
         return item
 
     for _ in range(20):
-        assert collect(in_order(work, range(30), at_once=at_once)) == ([0, 1, 2, 3], "4")
+        assert collect(loop(work, range(30), at_once=at_once)) == ([0, 1, 2, 3], "4")
     assert ours() == []
 
 
@@ -113,7 +118,8 @@ def test_what_is_before_an_error_ends_well_and_what_is_after_it_ends_early():
     assert ours() == []
 
 
-def test_of_two_errors_the_first_items_is_raised_though_it_came_later():
+@BOTH
+def test_of_two_errors_the_first_items_is_raised_though_it_came_later(loop):
     second = threading.Event()
 
     def work(item, go_on):
@@ -123,16 +129,17 @@ def test_of_two_errors_the_first_items_is_raised_though_it_came_later():
         second.set()
         raise ArithmeticError("the second")
 
-    assert collect(in_order(work, range(2), at_once=2)) == ([], "the first")
+    assert collect(loop(work, range(2), at_once=2)) == ([], "the first")
 
 
+@BOTH
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
-def test_errors_of_every_kind_come_through(error):
+def test_errors_of_every_kind_come_through(loop, error):
     def work(item, go_on):
         raise error
 
     with pytest.raises(error):
-        next(in_order(work, range(2), at_once=2))
+        next(loop(work, range(2), at_once=2))
 
 
 def test_closing_ends_all_work_and_waits_for_it():
@@ -153,6 +160,30 @@ def test_closing_ends_all_work_and_waits_for_it():
     outcomes.close()
     assert ours() == []
     assert set(ended) <= {2, 3, 4}
+
+
+def test_who_takes_part_works_in_its_own_thread_and_one_more():
+    together = threading.Barrier(2)
+
+    def work(item, go_on):
+        together.wait(LONG)
+        return threading.current_thread()
+
+    threads = set(taking_part(work, range(8), at_once=2))
+    assert len(threads) == 2
+    assert threading.main_thread() in threads
+
+
+def test_closing_ends_the_work_of_the_other_thread():
+    def work(item, go_on):
+        while item > 0 and threading.current_thread() is not threading.main_thread():
+            go_on()
+        return item
+
+    outcomes = taking_part(work, range(1000), at_once=2)
+    assert next(outcomes) == 0
+    outcomes.close()
+    assert ours() == []
 
 
 @in_own_process

@@ -1,12 +1,9 @@
 """Each rewrite gives what the graph gave before, fires where it should and nowhere else."""
 
-import collections
-
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from onnx import helper, numpy_helper
+from onnx_models import model_of, rewritten, run
 
 from picme_export import export, plan_verb, rewrites, verb
 from picme_export.rewrites import (
@@ -15,8 +12,8 @@ from picme_export.rewrites import (
     phase_heads,
     pooled_convolutions,
     small_pools,
-    space_to_depth,
     transposed_phases,
+    wide_strides,
 )
 from picme_export.rewrites.graph import Graph
 from picme_rt import cli, graph_shapes
@@ -26,49 +23,6 @@ POOL = {"kernel_shape": [2, 2], "strides": [2, 2], "count_include_pad": 1}
 UP = {"strides": [2, 2], "pads": [1] * 4, "output_padding": [1, 1], "kernel_shape": [3, 3]}
 SAME = {"pads": [1] * 4, "kernel_shape": [3, 3]}
 REFLECT = np.array([0, 0, 1, 1, 0, 0, 1, 1])
-
-
-def model_of(nodes, inputs, weights, out="out"):
-    """A model of (operator, inputs, output, attributes); inputs and float weights by shape."""
-    random = np.random.default_rng(0)
-    kept = [
-        numpy_helper.from_array(
-            value if isinstance(value, np.ndarray)
-            else random.standard_normal(value).astype(np.float32), name
-        )
-        for name, value in weights.items()
-    ]  # fmt: skip
-    made = [
-        helper.make_node(op, names, [result], f"n{i}", **about)
-        for i, (op, names, result, about) in enumerate(nodes)
-    ]
-    ends = [helper.make_tensor_value_info(n, 1, ["B", *shape]) for n, shape in inputs.items()]
-    graph = helper.make_graph(made, "g", ends, [helper.make_empty_tensor_value_info(out)], kept)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
-    model.ir_version = 10
-    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
-
-
-def run(model, seed=1):
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    random = np.random.default_rng(seed)
-    values = {
-        i.name: random.standard_normal((2, *i.shape[1:])).astype(np.float32)
-        for i in session.get_inputs()
-    }
-    return session.run(None, values)[0]
-
-
-def rewritten(rewrite, model, times):
-    """The model after a pass that must fire so often; what it gives is compared."""
-    before, graph = run(model), Graph(model)
-    assert rewrite(graph) == times
-    graph.finish()
-    onnx.checker.check_model(model, full_check=True)
-    np.testing.assert_allclose(run(model), before, rtol=1e-5, atol=1e-5)
-    return collections.Counter(node.op_type for node in model.graph.node)
 
 
 def pooled(x, weight, pool=None, conv=None, more=()):
@@ -232,38 +186,59 @@ def test_other_heads_stay(model):
     rewritten(phase_heads.rewrite, model, 0)
 
 
-def unshuffled(block, height=3, width=5, order=(0, 1, 3, 5, 2, 4), more=(), wide=None):
-    """Torch's pixel-unshuffle of (2, block height, block width), as its exporter writes it."""
-    six = np.array([-1, 2, height, block, width, wide or block])
+def unshuffled(
+    block, height=3, width=5, *, order=(0, 1, 3, 5, 2, 4), more=(), side=None, conv=None, y=()
+):
+    """Torch's pixel-unshuffle of (2, block height, block width) and a convolution of it."""
+    six = np.array([-1, 2, height, block, width, side or block])
     out = np.array([-1, 2 * block**2, height, width])
     nodes = [("Reshape", ["x", "six"], "a", {}), ("Transpose", ["a"], "b", {"perm": order}),
-             ("Reshape", ["b", "sides"], "out", {}), *more]  # fmt: skip
-    x = (2, height * block, width * (wide or block))
-    return model_of(nodes, {"x": x}, {"six": six, "sides": out}, more[-1][2] if more else "out")
+             ("Reshape", ["b", "sides"], "c", {}),
+             ("Conv", ["c", "w", "bias"], "out", SAME | (conv or {})), *more]  # fmt: skip
+    x, w = (2, height * block, width * (side or block)), (5, 2 * block**2, 3, 3)
+    weights = {"six": six, "sides": out, "w": w, "bias": w[:1]}
+    inputs = {"x": x, "y": y} if y else {"x": x}
+    return model_of(nodes, inputs, weights, more[-1][2] if more else "out")
 
 
 @pytest.mark.parametrize("block", [2, 3, 4])
-def test_an_unshuffle_is_space_to_depth_and_whole_planes_that_move(block):
-    model = unshuffled(block)
-    before, graph = run(model), Graph(model)
-    assert space_to_depth.rewrite(graph) == 1
-    graph.finish()
-    assert np.array_equal(run(model), before)  # nothing is computed
-    perms = [list(n.attribute[0].ints) for n in model.graph.node if n.op_type == "Transpose"]
-    assert perms == [[0, 2, 1, 3, 4]]
+@pytest.mark.parametrize("pads", [[1] * 4, [0] * 4, [1, 0, 2, 1]])
+def test_an_unshuffle_before_a_convolution_is_its_stride(block, pads):
+    found = rewritten(wide_strides.rewrite, unshuffled(block, conv={"pads": pads}), 1)
+    assert found == {"Conv": 1}
+
+
+def test_a_weight_that_is_read_wider_keeps_its_name():
+    model = unshuffled(4)
+    rewritten(wide_strides.rewrite, model, 1)
+    assert {t.name: list(t.dims) for t in model.graph.initializer} == {
+        "w": [5, 2, 12, 12],
+        "bias": [5],
+    }
+
+
+TWO = ("Conv", ["c", "w", "bias"], "d", SAME)
 
 
 @pytest.mark.parametrize(
     "model",
     [
         unshuffled(2, order=(0, 1, 5, 3, 2, 4)),
-        unshuffled(2, more=[("Tanh", ["b"], "c", {})]),
-        unshuffled(2, 4, 2, wide=4),
+        unshuffled(2, more=[("Tanh", ["b"], "d", {})]),
+        unshuffled(2, 4, 2, side=4),
+        unshuffled(2, conv={"strides": [2, 2]}),
+        unshuffled(2, conv={"dilations": [2, 2], "pads": [2] * 4}),
+        unshuffled(2, more=[TWO, ("Add", ["out", "d"], "e", {})]),
     ],
-    ids=["another order", "a part is taken", "another width"],
+    ids=["another order", "a part is taken", "another width", "strided", "dilated", "two takers"],
 )
-def test_other_transposes_stay(model):
-    rewritten(space_to_depth.rewrite, model, 0)
+def test_other_unshuffles_stay(model):
+    rewritten(wide_strides.rewrite, model, 0)
+
+
+def test_a_weight_of_two_convolutions_stays():
+    nodes = [("Conv", ["y", "w", "bias"], "d", SAME), ("Add", ["out", "d"], "e", {})]
+    rewritten(wide_strides.rewrite, unshuffled(2, more=nodes, y=(8, 3, 5)), 0)
 
 
 def pooled_alone(channels, **other):
@@ -304,7 +279,7 @@ def test_the_report_of_an_engine_says_what_its_graphs_have(exported, preset, rol
     operators = {node.op_type for node in model.graph.node}
     assert "ConvTranspose" not in operators
     if preset == "cats":
-        assert report["rewrites"] == ({"space to depth": 1} if role == "encoder" else {})
+        assert report["rewrites"] == ({"wide strides": 1} if role == "encoder" else {})
     else:
         assert report["rewrites"]
         assert (report["macs"][1] < 0.8 * report["macs"][0]) == (role == "encoder")

@@ -240,7 +240,7 @@ def test_a_lane_that_an_interrupt_left_at_work_is_not_used_again(calls, monkeypa
         graph.check(4)
         twice.met = waits
         with monkeypatch.context() as patch:
-            patch.setattr(side_by_side, "in_order", interrupted)
+            patch.setattr(side_by_side, "taking_part", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 graph.each(4)
         twice.met = None

@@ -1,8 +1,9 @@
-"""A mean of neighbours over few channels, as a convolution with constant weights.
+"""A mean of neighbours over few channels, as a convolution of each channel with constant weights.
 
 What follows an `AveragePool` over the three channels of a picture is computed by itself, and on
 sides that are free OpenVINO's tanh then takes 1.2 of 6 ms (256 x 256, one core); with a convolution
-of 3 x 3 x 2 x 2 weights it is computed together. ONNX Runtime gains 0.4 ms.
+of constant weights it is computed together. ONNX Runtime gains 0.4 ms. Each channel by itself: four
+maps of 256 x 256 take OpenVINO 0.2 ms for 3 x 3 places, and 0.5 where every channel sees all.
 """
 
 import numpy as np
@@ -15,9 +16,8 @@ CHANNELS = 4
 
 
 def weights(channels: int, kernel: list[int]) -> NDArray[np.float32]:
-    """(C, C, h, w): of a convolution that gives each channel's mean over a kernel."""
-    each = np.eye(channels, dtype=np.float32)[:, :, None, None] / np.float32(np.prod(kernel))
-    return np.ascontiguousarray(np.broadcast_to(each, (channels, channels, *kernel)))
+    """(C, 1, h, w): of a convolution that gives each channel's mean over a kernel, by itself."""
+    return np.full((channels, 1, *kernel), np.float32(1) / np.float32(np.prod(kernel)), np.float32)
 
 
 def rewrite(graph: onnx.GraphProto) -> int:
@@ -41,7 +41,7 @@ def rewrite(graph: onnx.GraphProto) -> int:
         name = f"{node.output[0]}_mean"
         graph.initializer.append(numpy_helper.from_array(weights(count, kernel), name))
         conv = helper.make_node(
-            "Conv", [node.input[0], name], node.output, node.name, kernel_shape=kernel
+            "Conv", [node.input[0], name], node.output, node.name, kernel_shape=kernel, group=count
         )
         node.CopyFrom(conv)
         found += 1

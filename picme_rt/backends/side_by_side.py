@@ -16,7 +16,7 @@ from picme_rt.backends.host import BoxRunner, Pool, Runner
 from picme_rt.backends.meeting import Meeting, sizes
 from picme_rt.framing import Box
 from picme_rt.images import Float
-from picme_rt.pipeline import GoOn, in_order
+from picme_rt.pipeline import GoOn, taking_part
 
 Run = Callable[[Float], Float]
 """Latents of one run -> its pictures, kept until the next run."""
@@ -104,7 +104,7 @@ class SideBySide:
 
         # of those that are left over, fewer than there are cores, each had better have all of them
         places = range(len(latents) - len(latents) % len(lanes))
-        with contextlib.closing(in_order(work, places, at_once=len(lanes))) as outcomes:
+        with contextlib.closing(taking_part(work, places, at_once=len(lanes))) as outcomes:
             for place, right in enumerate(outcomes):
                 if not right:
                     self._meeting.stop()

@@ -41,7 +41,8 @@ def _conv(node: Node, how: How) -> Run:
         x, weight, bias = _lowered(how, x, weight, bias)
         if not even:
             x = F.pad(x, (left, right, top, bottom))
-        return F.conv2d(x, weight, bias, strides, (top, left) if even else 0)
+        groups = x.shape[1] // weight.shape[1]  # 1, or each channel by itself
+        return F.conv2d(x, weight, bias, strides, (top, left) if even else 0, groups=groups)
 
     return run
 

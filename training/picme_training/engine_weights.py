@@ -17,6 +17,8 @@ from picme_rt.errors import InputError
 from picme_training import config as configuration
 from picme_training.config import NetworkConfig
 
+_WIDEST = 4
+"""Places a side of the largest kernel of `cats`, as it is trained."""
 _OWNER = "model."  # of the graphs' wrappers (picme_export.graphs)
 
 
@@ -59,5 +61,15 @@ def read(path: Path) -> Weights:
         for weight in onnx_file.parse(engine.read(name)).weights:
             if weight.kind in ("float32", "float16") and weight.name.startswith(_OWNER):
                 numbers = torch.from_numpy(weight.numbers.astype(np.float32))
-                state[weight.name.removeprefix(_OWNER)] = numbers
+                state[weight.name.removeprefix(_OWNER)] = _as_trained(numbers)
     return Weights(network, pictures, state)
+
+
+def _as_trained(weight: Tensor) -> Tensor:
+    """Undoes the exporter's wide strides: 3x3 behind a pixel-unshuffle lies as 3 r x 3 r."""
+    if weight.ndim != 4 or weight.shape[-1] <= _WIDEST:
+        return weight
+    outputs, channels, _, wide = weight.shape
+    block = wide // 3
+    places = weight.view(outputs, channels, 3, block, 3, block).permute(0, 1, 3, 5, 2, 4)
+    return places.reshape(outputs, -1, 3, 3)

@@ -10,13 +10,15 @@ from typing import Any, Literal
 import onnx
 
 from picme_export.rewrites import (
+    cells,
     joined_transposed,
     late_concat,
     phase_heads,
     pooled_convolutions,
     small_pools,
-    space_to_depth,
+    spread_channels,
     transposed_phases,
+    wide_strides,
 )
 from picme_export.rewrites.graph import Graph
 
@@ -26,8 +28,10 @@ PASSES = {
     "late concat": late_concat.rewrite,
     "transposed phases": transposed_phases.rewrite,
     "phase heads": phase_heads.rewrite,
-    "space to depth": space_to_depth.rewrite,
+    "wide strides": wide_strides.rewrite,
     "small pools": small_pools.rewrite,
+    "spread channels": spread_channels.rewrite,
+    "cells": cells.rewrite,
 }
 Target = Literal["cpu", "gpu"]
 FOR: dict[Target, tuple[str, ...]] = {"cpu": tuple(PASSES), "gpu": ("pooled convolutions",)}

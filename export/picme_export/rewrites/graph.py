@@ -103,6 +103,14 @@ class Graph:
         self._weights[name] = tensor
         return name
 
+    def replace(self, name: str, array: NDArray[np.float32]) -> None:
+        """Puts another weight in the place of one, under its name."""
+        self._weights[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        described = self.model.graph.value_info
+        kept = [value for value in described if value.name != name]  # the exporter says its shape
+        del described[:]
+        described.extend(kept)
+
     def put(self, operator: str, inputs: Iterable[str], **attributes: Attribute) -> str:
         """A new node's only result."""
         out = self._name(operator)

@@ -5,6 +5,8 @@ and 0.2. Over many channels the pooling is the faster one. Means of stride 1 bec
 before any pass (mean_as_conv.py); these wait until convolutions took the pools that follow them.
 """
 
+import numpy as np
+
 from picme_export import mean_as_conv
 from picme_export.rewrites.graph import Graph, attributes_of, is_plain
 
@@ -24,7 +26,7 @@ def rewrite(graph: Graph) -> int:
         halves = halves and attributes_of(node).get("ceil_mode", 0) == 0
         if not halves or len(shape) != 4 or shape[1] not in CHANNELS:
             continue
-        weight = mean_as_conv.weights(shape[1], [2, 2])
+        weight = np.eye(shape[1])[:, :, None, None] * np.full((2, 2), 0.25)
         new = graph.conv(node.input[0], weight, None, strides=(2, 2), pads=(0, 0, 0, 0))
         graph.give(node.output[0], new)
         done += 1
