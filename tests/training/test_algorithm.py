@@ -310,21 +310,33 @@ def test_the_terms_are_the_equations_on_the_pictures_of_the_pass(cats):
         assert made.terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
 
 
-def test_one_look_serves_lpips_and_the_heads_of_d(cats):
-    config = NetworkConfig("cats", 64, P, judge_features=True)
-    looks = cats.lpips(WEIGHTED)
-    cats.judge = discriminator.make(config, looks).eval().requires_grad_(False)
-    made = cats.run(WEIGHTED, decoded="draw", composite=True)
-    for found, expected in zip(
-        made.seen, cats.judge.seen(torch.cat([cats.image, made.generated])), strict=True
-    ):
+@pytest.mark.parametrize(
+    ("size", "push_pull", "composite", "looks"),
+    [(64, False, False, 2), (64, False, True, 3), (128, True, True, 2)],
+)
+def test_one_look_serves_lpips_and_the_heads_of_d(
+    cats, monkeypatch, size, push_pull, composite, looks
+):
+    config = NetworkConfig(
+        "cats", size, P, judge_features=True, detail=push_pull, push_pull=push_pull
+    )
+    measure, taken = cats.lpips(WEIGHTED), []
+    taps = measure.taps
+    monkeypatch.setattr(measure, "taps", lambda *of: taken.append(of) or taps(*of))
+    monkeypatch.setattr(cats, "lpips", lambda config: measure)
+    cats.model = Picme(config).eval()
+    cats.judge = discriminator.make(config, measure).eval().requires_grad_(False)
+    cats.image, cats.hole = (
+        torch.nn.functional.interpolate(x, size) for x in (cats.image, cats.hole)
+    )
+    made = cats.run(WEIGHTED, decoded="draw", composite=composite)
+    assert len(taken) == looks
+    seen = cats.judge.seen(torch.cat([cats.image, made.generated]))
+    for found, expected in zip(made.seen, seen, strict=True):
         torch.testing.assert_close(found, expected)
-    # D and LPIPS judge the same composites: of the reconstruction, then of the draw
-    expected = looks(made.generated[:B], cats.image).mean()
-    torch.testing.assert_close(made.terms["LPIPS"], expected)
-    without = cats.run(WEIGHTED, decoded="draw", composite=True, perceptual=0)
-    for found, expected in zip(without.seen, made.seen, strict=True):
-        torch.testing.assert_close(found, expected)
+    # LPIPS is that of g's own picture, composites or not
+    plain = cats.run(WEIGHTED, decoded="draw", composite=False).generated[:B]
+    torch.testing.assert_close(made.terms["LPIPS"], measure(plain, cats.image).mean())
 
 
 @pytest.mark.parametrize(

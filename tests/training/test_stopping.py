@@ -86,6 +86,27 @@ def test_in_another_thread_signals_are_left_alone():
     assert found == [(False, before)]
 
 
+def test_a_run_that_ended_before_its_evaluation_is_measured_when_it_goes_on(
+    whole, photographs, tmp_path, monkeypatch
+):
+    def killed(trainer, val, out, record):
+        raise KeyboardInterrupt
+
+    def measured(out):
+        lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+        return [line for line in lines if "val_pairwise" in line]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(CONFIG, Batches(photographs, CONFIG), photographs[:3], tmp_path)
+    assert measured(tmp_path) == []
+    for _ in range(2):  # once, however often it is resumed
+        loop.train(CONFIG, Batches(photographs, CONFIG), photographs[:3], tmp_path, resume=True)
+        assert measured(tmp_path) == measured(whole.parents[1])
+    assert len(list((tmp_path / "samples").iterdir())) == 1
+
+
 def test_a_checkpoint_is_there_before_its_evaluation(photographs, tmp_path, monkeypatch):
     there = []
     monkeypatch.setattr(

@@ -144,13 +144,15 @@ def generator_pass(
         judged = torch.where(holes > 0, judged, image.repeat(ways, 1, 1, 1))
     judged, holes = shifted(judged, noise, config), shifted(holes, noise, config)
     moved = shifted(image, noise, config)
-    # One look serves D's heads and LPIPS, which have the same network
+    # One look serves D's heads and LPIPS, which have the same network, where both see the same:
+    # composites are g's own pictures with push_pull, which gives known pixels as they are
     look = lpips.taps if lpips is not None and config.perceptual > 0 else None
+    same = not config.composite or model.config.push_pull
     with torch.no_grad():  # Eq. 7 is no function of g here: a third of D's pass back is saved
         known_taps = look(moved) if look else None
         known_features = judge.seen(moved, known_taps)
         real = judge(moved, holes[:batch], known_features)
-    made_taps = look(judged if known_features else judged[:batch]) if look else None
+    made_taps = look(judged if known_features else judged[:batch]) if look and same else None
     features_made = judge.seen(judged, made_taps)
     made = judge(judged, holes, features_made)
     parts = [
@@ -175,7 +177,8 @@ def generator_pass(
         # the loop refuses to start without it
         assert lpips is not None
         assert known_taps is not None
-        assert made_taps is not None
+        if made_taps is None:
+            made_taps = lpips.taps(shifted(pictures[-1][:batch], noise, config))
         distances = lpips.between([tap[:batch] for tap in made_taps], known_taps)
         terms["LPIPS"] = distances.mean()
         weights["LPIPS"] = config.perceptual

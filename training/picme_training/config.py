@@ -86,8 +86,7 @@ class LossConfig:
         direction: `reverse` is the paper's KL(N_j, N_c), `forward` is KL(N_c, N_j).
         losers: Share of Eq. 5 that goes to the primitives that did not win; 0 is the paper.
         adversarial: lambda_A of Eq. 8.
-        perceptual: Weight of LPIPS between the reconstruction, as D sees it, and the picture; 0 is
-            the paper.
+        perceptual: Weight of LPIPS between the reconstruction and the picture; 0 is the paper.
         rim: Weight of the L1 of inferred pictures in the hole, falling with the distance to what is
             known (`losses.rim_reconstruction`); 0 is the paper.
         shift: Most pixels by which a picture is moved before D and LPIPS see it; 0 moves none.

@@ -209,6 +209,10 @@ def train(
             ahead(batches, trainer.step, steps, for_gpu=trainer.device.type == "cuda")
         ) as ready,
     ):
+        if resume and _due(trainer.step, every, steps):
+            with distributed.agreed():
+                if record is not None and not _is_measured(out, trainer.step):
+                    _evaluate(trainer, val, out, record)  # it ended between the two
         began, seen = time.monotonic(), 0
         while trainer.step < steps:
             terms = trainer.train_step(*next(ready))
@@ -221,16 +225,16 @@ def train(
                 terms = distributed.mean(terms)
                 if record is not None:
                     _log(trainer.step, terms, speed, record)
-            measured = trainer.step % every == 0 or trainer.step == steps
-            if measured or told() or trainer.step % LOG_EVERY == 0:
+            due = _due(trainer.step, every, steps)
+            if due or told() or trainer.step % LOG_EVERY == 0:
                 with distributed.agreed():
                     diverging.check(terms, trainer.step, out)
-            if measured or told():
+            if due or told():
                 with distributed.agreed():  # the others wait here
                     if record is not None:
                         # first, for an evaluation takes its time and may be cut off
                         checkpoint.save(out, trainer.step, trainer.pictures, config, trainer.state)
-                        if measured:
+                        if due:
                             _evaluate(trainer, val, out, record)
                 began, seen = time.monotonic(), 0
             if told():
@@ -248,6 +252,16 @@ def _end(trainer: Trainer, stop: int | None) -> int:
             f"last, got {stop}"
         )
     return stop
+
+
+def _due(step: int, every: int, steps: int) -> bool:
+    """Whether a run is measured after a step."""
+    return step % every == 0 or step == steps
+
+
+def _is_measured(out: Path, step: int) -> bool:
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return any(line["step"] == step and "val_pairwise" in line for line in lines)
 
 
 class _Record(NamedTuple):
