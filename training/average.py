@@ -11,12 +11,12 @@ from picme_rt.errors import InputError, PicmeError
 from picme_training import checkpoint
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Writes OUT/checkpoints and says where; errors are one line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the new checkpoint")
     parser.add_argument("parts", nargs="+", metavar="RUN=SHARE", help="a run or checkpoint, 0 to 1")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     try:
         parts = [_part(text) for text in arguments.parts]
         places = [checkpoint.find(Path(run)) for run, _ in parts]

@@ -23,7 +23,6 @@ from typing import Literal
 import numpy as np
 
 K = 6
-WARM = 3  # seconds of calls before the timed ones
 sys.path.append(str(Path(__file__).parents[1]))  # cpu_backends.py
 TORCH = ("reference loop", "torch, folded", "plain export")
 ENGINES: tuple[Literal["picme", "cats"], ...] = ("picme", "cats")
@@ -73,6 +72,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--calls", type=int, default=9, help="timed calls of a case a turn")
+    parser.add_argument(
+        "--warm",
+        type=float,
+        default=3.0,
+        help="seconds of calls before the timed ones (default: 3)",
+    )
     parser.add_argument("--size", type=int, default=256, choices=(64, 128, 256))
     parser.add_argument("--calibration", type=Path, help="pictures, for int8")
     parser.add_argument("--one", nargs=2, metavar=("CASE", "ENGINES"), help=argparse.SUPPRESS)
@@ -81,7 +86,7 @@ def main() -> None:
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         call = call_of(arguments.one[0], Path(arguments.one[1]), arguments.size)
         call()
-        warm = time.perf_counter() + WARM
+        warm = time.perf_counter() + arguments.warm
         while time.perf_counter() < warm:  # in use, a session comes to go side by side
             call()
         taken = []
@@ -96,6 +101,7 @@ def main() -> None:
         cases = [*TORCH, *engines(root, arguments.size, arguments.calibration)]
         times: dict[str, list[float]] = {case: [] for case in cases}
         same = ["--calls", str(arguments.calls), "--size", str(arguments.size)]
+        same += ["--warm", str(arguments.warm)]
         for _ in range(arguments.turns):
             for case in cases:
                 command = [sys.executable, __file__, *same, "--one", case, str(root)]
