@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx_models import model_of, rewritten
 
-from picme_export.rewrites import cells, spread_channels
+from picme_export.rewrites import doublings, spread_channels
 
 WEIGHTS = {
     "low": np.array(0.5, np.float32),
@@ -71,7 +71,7 @@ def doubled(x=(4, 64, 70), by=(1, 1, 2, 2), **about):
 
 @pytest.mark.parametrize("x", [(2, 64, 64), (4, 64, 70), (3, 65, 128)])
 def test_bilinear_doubling_of_few_channels_makes_cells(x):
-    found = rewritten(cells.rewrite, doubled(x), 1)
+    found = rewritten(doublings.rewrite, doubled(x), 1)
     assert found == {"Tanh": 1, "Pad": 1, "Conv": 1, "DepthToSpace": 1}
 
 
@@ -89,4 +89,4 @@ def test_bilinear_doubling_of_few_channels_makes_cells(x):
     ids=["five", "one", "small", "thrice", "nearest", "cubic", "corners"],
 )
 def test_other_resizing_stays(model):
-    rewritten(cells.rewrite, model, 0)
+    rewritten(doublings.rewrite, model, 0)

@@ -13,6 +13,8 @@ from onnx import helper, numpy_helper
 
 CHANNELS = 4
 """Most channels for which the convolution pays."""
+FEW = range(2, CHANNELS + 1)
+"""A picture's few channels, with what push-pull knows of it; the rewrites share it."""
 
 
 def weights(channels: int, kernel: list[int]) -> NDArray[np.float32]:

@@ -39,10 +39,10 @@ def check(terms: dict[str, Tensor], step: int, out: Path) -> None:
     if not wrong:
         return
     try:
-        cure = f"begin another run with --start-from {checkpoint.find(out)}, and"
+        newest = f"--start-from {checkpoint.find(out)}"
     except InputError:
-        cure = "there is no checkpoint yet; begin again with"
+        newest = "from the start, for it has no checkpoint yet"
     raise DivergedError(
-        f"the run has diverged by step {step}: {', '.join(wrong)}; {cure} a lower schedule.lr, or "
-        "set schedule.clip"
+        f"the run has diverged by step {step}: {', '.join(wrong)}; begin another with a lower "
+        f"schedule.lr or with schedule.clip, {newest}"
     )

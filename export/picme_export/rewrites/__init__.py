@@ -10,7 +10,7 @@ from typing import Any, Literal
 import onnx
 
 from picme_export.rewrites import (
-    cells,
+    doublings,
     joined_transposed,
     late_concat,
     phase_heads,
@@ -31,7 +31,7 @@ PASSES = {
     "wide strides": wide_strides.rewrite,
     "small pools": small_pools.rewrite,
     "spread channels": spread_channels.rewrite,
-    "cells": cells.rewrite,
+    "doublings": doublings.rewrite,
 }
 Target = Literal["cpu", "gpu"]
 FOR: dict[Target, tuple[str, ...]] = {"cpu": tuple(PASSES), "gpu": ("pooled convolutions",)}

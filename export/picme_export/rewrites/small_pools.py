@@ -10,8 +10,6 @@ import numpy as np
 from picme_export import mean_as_conv
 from picme_export.rewrites.graph import Graph, attributes_of, is_plain
 
-CHANNELS = range(2, mean_as_conv.CHANNELS + 1)
-
 
 def rewrite(graph: Graph) -> int:
     """Replaces every mean of two by two places over a picture.
@@ -24,7 +22,7 @@ def rewrite(graph: Graph) -> int:
         shape = graph.shape(node.input[0])
         halves = is_plain(node, kernel_shape=[2, 2], strides=[2, 2], pads=[0] * 4)
         halves = halves and attributes_of(node).get("ceil_mode", 0) == 0
-        if not halves or len(shape) != 4 or shape[1] not in CHANNELS:
+        if not halves or len(shape) != 4 or shape[1] not in mean_as_conv.FEW:
             continue
         weight = np.eye(shape[1])[:, :, None, None] * np.full((2, 2), 0.25)
         new = graph.conv(node.input[0], weight, None, strides=(2, 2), pads=(0, 0, 0, 0))

@@ -11,7 +11,6 @@ import onnx
 from picme_export import mean_as_conv
 from picme_export.rewrites.graph import Graph, attributes_of
 
-CHANNELS = range(2, mean_as_conv.CHANNELS + 1)
 _ALIKE = ("Add", "Clip", "Div", "Mul", "Sub")
 """What is computed number by number."""
 
@@ -30,7 +29,12 @@ def rewrite(graph: Graph) -> int:
         channels = graph.channels(x)
         taken = [i for i, name in enumerate(split.output) if graph.takers(name)]
         each = len(split.output) == channels and attributes_of(split).get("axis", 0) == 1
-        if channels not in CHANNELS or not each or len(taken) != 1 or graph.maker(x, "Concat"):
+        if (
+            channels not in mean_as_conv.FEW
+            or not each
+            or len(taken) != 1
+            or graph.maker(x, "Concat")
+        ):
             continue
         (place,) = taken
         one = split.output[place]

@@ -10,7 +10,6 @@ import numpy as np
 from picme_export import mean_as_conv
 from picme_export.rewrites.graph import Graph, attributes_of
 
-CHANNELS = range(2, mean_as_conv.CHANNELS + 1)
 SIDE = 64  # smallest that gains
 _TAPS = np.array([[0.25, 0.75, 0], [0, 0.75, 0.25]], np.float32)
 """Of the first and second pixel of a cell, along an axis."""
@@ -33,7 +32,7 @@ def rewrite(graph: Graph) -> int:
         if not (twice and linear and centred) or len(shape) != 4:
             continue
         channels = shape[1]
-        if channels not in CHANNELS or min(shape[2:]) < SIDE:
+        if channels not in mean_as_conv.FEW or min(shape[2:]) < SIDE:
             continue
         wide = graph.keep(np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64))
         padded = graph.put("Pad", [x, wide], mode="edge")
