@@ -19,6 +19,14 @@ def hashes(place):
     return {name: found[f"{name}.safetensors"] for name in KEPT}
 
 
+@pytest.fixture(autouse=True)
+def interrupts():
+    """SIGINT as in a shell's foreground: in its background, where tests may run, it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def send(number):
     """What Python does at a signal; a real one may kill this process (own_process.py)."""
     signal.getsignal(number)(number, None)
@@ -69,6 +77,13 @@ def tell_twice():
 def test_a_second_signal_ends_at_once():
     with pytest.raises(KeyboardInterrupt):
         tell_twice()
+
+
+def test_what_is_ignored_stays_so():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stopping.told():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_without_a_signal_nothing_is_told():

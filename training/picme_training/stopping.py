@@ -24,7 +24,9 @@ def told() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread() or distributed.count() > 1:
         yield lambda: False
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    # what is ignored, as SIGINT in a shell's background, stays so
+    before = {number: was for number, was in handlers.items() if was is not signal.SIG_IGN}
 
     def restore() -> None:
         for number, handler in before.items():
@@ -34,7 +36,7 @@ def told() -> Iterator[Callable[[], bool]]:
         heard.append(number)
         restore()
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, hear)
     try:
         yield lambda: bool(heard)
