@@ -65,12 +65,18 @@ class Request(NamedTuple):
     diversity: Diversity | None = None
 
     def checked(self, primitives: int) -> "Request":
-        """The same with plain integers, for a mixture of `primitives`.
+        """The same with plain integers, for a mixture of `primitives`; 0: there is no mixture.
 
         Raises:
             InputError: An option is not as `Session.complete` says, or a diversity is asked for,
-                which engines of kind `idc` alone have.
+                which engines of kind `idc` alone have, or what a mixture alone has.
         """
+        if not primitives and (self.primitive is not None or self.mode == "per_primitive"):
+            raise InputError(
+                "patch mode and engines of kind 'idc' have no primitives: leave out "
+                "mode='per_primitive' and primitive, "
+                f"got mode={self.mode!r} and primitive={self.primitive!r}"
+            )
         options = self._asdict()
         if (diversity := options.pop("diversity")) is not None:
             raise InputError(

@@ -7,7 +7,6 @@ import numpy as np
 
 from picme_rt import patch, pipeline
 from picme_rt.encoded import Completion, Completions, Encoding, Request
-from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image
 from picme_rt.pipeline import GoOn
 
@@ -33,7 +32,7 @@ class PatchEncoded(Encoding):
 
     def gather(self, request: Request, go_on: GoOn) -> Completions:
         """See `Encoding.gather`: several results at once where there are cores."""
-        request = _checked(request)
+        request = request.checked(0)
         self._alive()
 
         def work(i: int, _: GoOn) -> None:
@@ -50,7 +49,7 @@ class PatchEncoded(Encoding):
 
     def one_by_one(self, request: Request) -> Iterator[Completion]:
         """See `Encoding.one_by_one`."""
-        request = _checked(request)
+        request = request.checked(0)
         self._alive()
         return self._results(request)
 
@@ -75,17 +74,3 @@ class PatchEncoded(Encoding):
         part = np.s_[top : top + made.shape[0], left : left + made.shape[1]]
         inside = self._hole[part]
         target[part][inside] = np.rint(made[inside]).clip(0, 255).astype(np.uint8)
-
-
-def _checked(request: Request) -> Request:
-    """The same with plain integers.
-
-    Raises:
-        InputError: An option is wrong, or belongs to engines with a mixture.
-    """
-    if request.primitive is not None or request.mode == "per_primitive":
-        raise InputError(
-            "patch mode has no primitives: leave out mode='per_primitive' and primitive, "
-            f"got mode={request.mode!r} and primitive={request.primitive!r}"
-        )
-    return request.checked(1)

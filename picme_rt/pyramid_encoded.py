@@ -82,13 +82,8 @@ def _checked(request: Request) -> tuple[Request, float]:
     Raises:
         InputError: An option is wrong, or belongs to engines with a mixture.
     """
-    if request.primitive is not None or request.mode == "per_primitive":
-        raise InputError(
-            "an engine of kind 'idc' has no primitives: leave out mode='per_primitive' and "
-            f"primitive, got mode={request.mode!r} and primitive={request.primitive!r}"
-        )
     erosion = eroded_by(request.diversity)
-    checked = request._replace(diversity=None).checked(1)
+    checked = request._replace(diversity=None).checked(0)
     return checked, _NEVER if request.mode == "mean" else erosion
 
 

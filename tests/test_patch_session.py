@@ -65,8 +65,8 @@ def test_an_empty_mask_gives_copies_and_the_mean_one_picture(scene):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "per_primitive"}, "patch mode has no primitives"),
-        ({"primitive": 0}, "patch mode has no primitives"),
+        ({"mode": "per_primitive"}, "have no primitives"),
+        ({"primitive": 0}, "have no primitives"),
         ({"k": 0}, "k must be"),
         ({"seed": -1}, "seed must be"),
         ({"temperature": float("nan")}, "temperature must be"),

@@ -78,7 +78,7 @@ def test_other_kinds_have_no_diversity(tmp_path):
 
 @pytest.mark.parametrize("options", [{"primitive": 0}, {"mode": "per_primitive"}])
 def test_primitives_are_of_other_kinds(session, options):
-    with pytest.raises(InputError, match="has no primitives"):
+    with pytest.raises(InputError, match="have no primitives"):
         session.complete(IMG, MASK, **options)
 
 
