@@ -1,25 +1,21 @@
 """Pictures on disk, completed: which mask, which files, what is there already."""
 
 import dataclasses
-import json
+import itertools
 import queue
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from picme_rt import atomic, files, pipeline, sheet
+from picme_rt import files, pipeline, sheet
 from picme_rt.encoded import Request, check_size
 from picme_rt.errors import InputError
 from picme_rt.images import Image
-from picme_rt.models import Info
 from picme_rt.pipeline import GoOn
 from picme_rt.session import Session
 
-RECORD = "picme_run.json"
-"""What a folder of results was made with, so that --resume never mixes two runs."""
-_RECORD_FORMAT = 2
 MOST = 10_000
 """Results of one picture on disk."""
 
@@ -42,19 +38,45 @@ class Task(NamedTuple):
     format: str
 
     @property
+    def name(self) -> str:
+        """What the names of its files begin with."""
+        return self.image.stem
+
+    @property
     def results(self) -> list[Path]:
         """OUT/NAME_00.png ..., in the order of their indices."""
-        name = self.image.stem
-        return [self.out / f"{name}_{i:02d}.{self.format}" for i in range(self.k)]
+        return [self._result(i, self.format) for i in range(self.k)]
 
     @property
     def sheet(self) -> Path:
         """OUT/NAME_sheet.png, written last."""
-        return self.out / f"{self.image.stem}_sheet.png"
+        return self.out / f"{self.name}_sheet.png"
+
+    @property
+    def paths(self) -> list[Path]:
+        """`results` and the sheet."""
+        return [*self.results, self.sheet]
 
     def existing(self) -> list[Path]:
         """Those of its files that are there; a file that is there is whole (atomic.py)."""
-        return [path for path in (*self.results, self.sheet) if path.exists()]
+        return [path for path in self.paths if path.exists()]
+
+    def left(self) -> list[Path]:
+        """What is there of the picture, to be deleted in this order.
+
+        With its sheet, which only a run writes, the results of any k and format too; the sheet is
+        the last, so that one who is killed meanwhile finds the rest again.
+        """
+        if not self.sheet.exists():
+            return self.existing()
+        found: list[Path] = []
+        for form in files.FORMATS:
+            every = (self._result(i, form) for i in itertools.count())
+            found += itertools.takewhile(Path.exists, every)
+        return list(dict.fromkeys([*reversed(found), *self.existing()]))
+
+    def _result(self, index: int, form: str) -> Path:
+        return self.out / f"{self.name}_{index:02d}.{form}"
 
 
 class Failure(NamedTuple):
@@ -86,8 +108,10 @@ def pair(image: Path, masks: Path) -> Path:
     """The mask of a picture: `masks` itself, or in a folder the one of the picture's name.
 
     Raises:
-        InputError: The folder has no mask of that name, or several.
+        InputError: There is no such picture or mask; or the folder has no mask of that name, or
+            several.
     """
+    _check_there(image, masks)
     if not masks.is_dir():
         return masks
     found = [p for suffix in files.SUFFIXES for p in _named(masks, image.stem, suffix)]
@@ -99,6 +123,12 @@ def pair(image: Path, masks: Path) -> Path:
     return found[0]
 
 
+def _check_there(images: Path, masks: Path) -> None:
+    for what, place in (("picture", images), ("mask file", masks)):
+        if not place.exists():
+            raise InputError(f"there is no {what} or folder {place}")
+
+
 def _named(folder: Path, stem: str, suffix: str) -> list[Path]:
     return [p for s in (suffix, suffix.upper()) if (p := folder / f"{stem}{s}").is_file()]
 
@@ -107,8 +137,12 @@ def tasks(images: Path, masks: Path, out: Path, k: int, form: str) -> list[Task 
     """Every picture of a folder with its mask, in the order of names; subfolders are left out.
 
     Raises:
-        InputError: The folder holds no picture, or is also the folder of results.
+        InputError: The folder or `masks` is not there; it holds no picture, or is also the folder
+            of results; or the one mask of all cannot be read.
     """
+    _check_there(images, masks)
+    if not masks.is_dir():
+        files.read_mask(masks)
     for place in (images, masks):
         if out.exists() and place.exists() and out.samefile(place):
             raise InputError(f"--out must be another folder than {place}; results go there")
@@ -143,7 +177,8 @@ def complete(
         session: The engine.
         task: The picture and its files.
         request: What is asked; `request.k` is `task.k`.
-        keep: Whether the results that are there already stay and count as done.
+        keep: Whether the results that are there already stay and count as done; else what is left
+            of the picture goes before the first is written.
         go_on: Called after each result: it may raise, to end early (pipeline.py).
 
     Raises:
@@ -171,6 +206,8 @@ def complete(
             yield one.image
             go_on()
 
+    for path in [] if keep else task.left():
+        path.unlink()
     task.out.mkdir(parents=True, exist_ok=True)
     page = sheet.sheet(img, hole, pictures(), task.k)
     files.write_picture(task.sheet, files.Photograph(page, None, photograph.icc_profile))
@@ -214,86 +251,3 @@ def complete_all(
             free.put(session)
 
     return pipeline.in_order(work, planned, at_once=at_once)
-
-
-def begin(out: Path, planned: list[Task], record: dict[str, Any], *, force: bool) -> None:
-    """Prepares a folder for a new run.
-
-    Args:
-        out: The folder.
-        planned: Its tasks.
-        record: What the results will be made with, see `record`.
-        force: Whether results that are there are deleted.
-
-    Raises:
-        InputError: Results are there and `force` is not set.
-    """
-    place = out / RECORD
-    if not force:
-        if place.exists():
-            raise InputError(f"{out} holds a run; pass --resume to go on, --force to overwrite it")
-        if there := next((p for task in planned for p in task.existing()), None):
-            raise InputError(f"{there} exists; pass --force to overwrite, or another --out")
-    atomic.sweep(out)
-    # the record first: while it is missing no result that is left can be taken for the new run's
-    place.unlink(missing_ok=True)
-    for task in planned:
-        for path in task.existing():
-            path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic.file(place) as fresh:
-        fresh.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def check(out: Path, record: dict[str, Any]) -> None:
-    """Checks that the results of a folder were made with what is asked now.
-
-    Raises:
-        InputError: There is no run, or it was made with something else.
-    """
-    place = out / RECORD
-    if not place.exists():
-        raise InputError(f"{out} holds no run to go on with; leave out --resume")
-    try:
-        there = json.loads(place.read_bytes())
-    except ValueError as exc:
-        raise InputError(f"{place} is damaged: {exc}; pass --force to begin again") from exc
-    if there != record:
-        other = there if isinstance(there, dict) else {}
-        which = [name for name in record if other.get(name) != record[name]]
-        raise InputError(
-            f"{out} was made with another {' and '.join(which) or 'version'}; resume with the "
-            "same, or choose another --out"
-        )
-
-
-def agree(infos: Sequence[Info], request: Request, form: str) -> dict[str, Any]:
-    """The `record` of sessions that share a folder.
-
-    Raises:
-        InputError: They would make different bits of one picture.
-    """
-    first, *rest = (record(info, request, form) for info in infos)
-    for info, other in zip(infos[1:], rest, strict=True):
-        which = [name for name in first if first[name] != other[name]]
-        if which:
-            said = ", ".join(f"{name} {first[name]} and {other[name]}" for name in which)
-            raise InputError(
-                f"devices must make the same results, got {said} on {infos[0].device} and "
-                f"{info.device}; name --backend, --precision and --threads"
-            )
-    return first
-
-
-def record(info: Info, request: Request, form: str) -> dict[str, Any]:
-    """What decides the bits of every result, as JSON holds it."""
-    return {
-        "record": _RECORD_FORMAT,
-        "engine": info.sha256,
-        "backend": info.backend,
-        "precision": info.precision,
-        "threads": info.threads,
-        "micro_batch": info.micro_batch,
-        **request._asdict(),
-        "format": form,
-    }

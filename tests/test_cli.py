@@ -132,9 +132,21 @@ def test_what_exists_is_kept_unless_forced(disk, engine, tmp_path, capsys):
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
+def test_what_is_forced_leaves_nothing_of_the_picture_s_older_results(disk, engine, tmp_path):
+    command = ["complete", "cat.png", "mask.png", "-o", "out", "--engine", engine]
+    assert picme(*command, "-k", 3) == 0
+    (tmp_path / "out" / "cat_9.png").touch()  # none of ours
+    assert picme(*command, "-k", 2, "--format", "webp", "--force") == 0
+    left = ["cat_00.webp", "cat_01.webp", "cat_9.png", "cat_sheet.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == left
+    Pillow.new("L", (100, 79)).save("mask.png")
+    assert picme(*command, "-k", 1, "--force") == 1  # what fails deletes nothing
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == left
+
+
 ERRORS = {
-    "no picture": (["none.png", "mask.png"], "there is no picture none.png"),
-    "no mask": (["cat.png", "none.png"], "there is no picture none.png"),
+    "no picture": (["none.png", "mask.png"], "there is no picture or folder none.png"),
+    "no mask": (["cat.png", "none.png"], "there is no mask file or folder none.png"),
     "picture is text": (["text.png", "mask.png"], "text.png is no picture"),
     "picture is cut": (["cut.png", "mask.png"], "cut.png is no picture"),
     "folder without a picture": (["none", "mask.png", "-o", "."], "no picture"),
@@ -148,6 +160,10 @@ ERRORS = {
     "one picture resumed": (["cat.png", "mask.png", "--resume"], "--resume goes on with a folder"),
     "seed": (["cat.png", "mask.png", "--seed", "-1"], "seed must be"),
     "primitive": (["cat.png", "mask.png", "--primitive", "6"], "primitive must be"),
+    "primitive of none": (
+        ["cat.png", "mask.png", "--engine", "patch", "--primitive", "1"],
+        "have no primitives: leave out mode='per_primitive' and primitive, got",
+    ),
     "temperature": (["cat.png", "mask.png", "--temperature", "nan"], "temperature must be"),
     "device": (["cat.png", "mask.png", "--device", "abacus"], "device must be one of"),
     "precision": (["cat.png", "mask.png", "--precision", "fp1"], "precision must be one of"),

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image as Pillow
 
 import picme_rt
-from picme_rt import backends, choices, cli, encoded, files, folder, sheet
+from picme_rt import backends, choices, cli, encoded, files, folder, run_record, sheet
 from picme_rt.encoded import Request
 from picme_rt.errors import InputError
 
@@ -68,7 +68,7 @@ def test_every_picture_of_a_folder_is_completed_as_alone(disk, picme, engine, ca
     out, err = capsys.readouterr()
     assert out.split() == [f"out/{name}_sheet.png" for name in "abc"]
     assert err == ""
-    assert names(disk / "out") == sorted([*RESULTS, folder.RECORD])
+    assert names(disk / "out") == sorted([*RESULTS, run_record.NAME])
     for image in ("photos/a.png", "photos/b.png", "photos/c.jpg"):
         name = image[7]
         command = ["complete", image, "masks", "-o", "alone", "-k", "2", "--engine", str(engine)]
@@ -116,7 +116,7 @@ def test_bad_files_are_named_at_the_end_and_the_rest_is_done(disk, picme, capsys
         "photos/sub.png is no picture",
     ):
         assert any(says in line for line in lines)
-    assert names(disk / "out") == sorted([*RESULTS, folder.RECORD])
+    assert names(disk / "out") == sorted([*RESULTS, run_record.NAME])
 
 
 def test_two_masks_of_one_name_are_refused(disk):
@@ -173,35 +173,24 @@ def test_resume_makes_what_is_missing_and_nothing_twice(disk, picme, capsys):
     assert (last["completed"], last["kept"]) == (2, 1)
     assert {name: (disk / "out" / name).read_bytes() for name in RESULTS} == before
     assert {name: (disk / "out" / name).stat().st_mtime_ns for name in stamps} == stamps
-    assert names(disk / "out") == sorted([*RESULTS, folder.RECORD])
+    assert names(disk / "out") == sorted([*RESULTS, run_record.NAME])
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (["--seed", 1], "another seed"),
-        (["-k", 3], "another k"),
-        (["--format", "webp"], "another format"),
-        (["--temperature", 0.5, "--mode", "mean"], "another mode and temperature"),
+        (["--seed", 1], "another seed (0, not 1)"),
+        (["-k", 3], "another k (2, not 3)"),
+        (["--format", "webp"], "another format (png, not webp)"),
+        (["--temperature", 0.5, "--mode", "mean"],
+         "another mode (categorical, not mean) and temperature (1.0, not 0.5); ask for the same"),
     ],
-)
+)  # fmt: skip
 def test_a_run_is_not_resumed_with_other_options(disk, picme, capsys, change, says):
     assert picme() == 0
     capsys.readouterr()
     assert picme("--resume", *change) == 1
     assert says in capsys.readouterr().err
-
-
-def test_a_run_is_not_resumed_with_another_engine_or_a_damaged_record(disk, picme, exported):
-    assert picme() == 0
-    place = disk / "out" / folder.RECORD
-    record = json.loads(place.read_text())
-    with pytest.raises(InputError, match="another engine"):
-        folder.check(disk / "out", record | {"engine": {}})
-    for damaged, says in ((b"{", "is damaged"), (b"[]", "another"), (b"\xff", "is damaged")):
-        place.write_bytes(damaged)
-        with pytest.raises(InputError, match=says):
-            folder.check(disk / "out", record)
 
 
 def test_options_are_refused_before_anything_is_written(disk, picme, capsys):
@@ -355,18 +344,19 @@ def test_a_disk_that_is_full_stops_the_run_and_keeps_what_is_done(disk, picme, c
     # whichever came first: it is what a run of one picture after the other says
     assert out.split() == ["out/a_sheet.png"]
     assert err == "picme: out/b_01.png: No space left on device\n"
-    assert {*names(disk / "out")} == {*written, folder.RECORD}
+    assert {*names(disk / "out")} == {*written, run_record.NAME}
     monkeypatch.undo()
     monkeypatch.chdir(disk)
     stamps = {name: (disk / "out" / name).stat().st_mtime_ns for name in written}
     assert picme("--resume") == 0
     assert {name: (disk / "out" / name).stat().st_mtime_ns for name in written} == stamps
-    assert names(disk / "out") == sorted([*RESULTS, folder.RECORD])
+    assert names(disk / "out") == sorted([*RESULTS, run_record.NAME])
 
 
 def test_a_forced_run_that_is_killed_leaves_no_result_of_the_old_one(disk, picme, monkeypatch):
     """Else --resume would take the old results for the new run's."""
-    assert picme() == 0
+    assert picme("-k", 4, "--format", "webp") == 0
+    (disk / "photos" / "c.jpg").rename(disk / "c.jpg")  # its results are of the old run too
 
     def killed(*arguments, **options):
         raise SystemExit(9)
@@ -376,9 +366,63 @@ def test_a_forced_run_that_is_killed_leaves_no_result_of_the_old_one(disk, picme
         picme("--force", "--seed", 1)
     monkeypatch.undo()
     monkeypatch.chdir(disk)
-    assert names(disk / "out") == [folder.RECORD]
+    assert names(disk / "out") == [run_record.NAME]
+    (disk / "c.jpg").rename(disk / "photos" / "c.jpg")
     assert picme("--resume", "--seed", 1) == 0
-    assert names(disk / "out") == sorted([*RESULTS, folder.RECORD])
+    assert names(disk / "out") == sorted([*RESULTS, run_record.NAME])
+
+
+def test_a_place_that_is_not_there_is_one_error_and_leaves_what_was(disk, engine, picme, capsys):
+    assert picme() == 0
+    before = {path.name: path.read_bytes() for path in (disk / "out").iterdir()}
+    capsys.readouterr()
+    (disk / "text.png").write_text("no mask")
+    for image, mask, says in (
+        ("photos", "maskss", "picme: there is no mask file or folder maskss\n"),
+        ("photos", "text.png", "picme: text.png is no picture"),
+        ("photo", "masks", "picme: there is no picture or folder photo\n"),
+        ("photos/nope", "masks", "picme: there is no picture or folder photos/nope\n"),
+    ):
+        command = ["complete", image, mask, "--engine", str(engine), "-k", "2", "-o"]
+        assert cli.main([*command, "out", "--force"]) == 1
+        assert cli.main([*command, "other"]) == 1
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 2)
+        assert err.startswith(says)
+    assert {path.name: path.read_bytes() for path in (disk / "out").iterdir()} == before
+    assert not (disk / "other").exists()
+
+
+def test_a_folder_with_no_mask_for_any_picture_leaves_what_was(disk, engine, picme, capsys):
+    assert picme() == 0
+    (disk / "none").mkdir()
+    command = ["complete", "photos", "none", "--engine", str(engine), "-k", "2", "-o"]
+    assert cli.main([*command, "out", "--force"]) == 1
+    assert cli.main([*command, "other"]) == 1
+    assert "3 of 3 pictures could not be completed" in capsys.readouterr().err
+    assert names(disk / "out") == sorted([*RESULTS, run_record.NAME])
+    assert not (disk / "other").exists()
+
+
+def test_one_picture_joins_a_folders_run_of_the_same_options_alone(disk, picme, engine, capsys):
+    (disk / "photos" / "c.jpg").rename(disk / "c.jpg")
+    assert picme() == 0
+    before = {path.name: path.read_bytes() for path in (disk / "out").iterdir()}
+    alone = ["complete", "c.jpg", "masks", "-o", "out", "-k", "2", "--engine", str(engine)]
+    for options, says in (
+        (["--seed", "7", "--threads", "1"], "out was made with another seed (0, not 7)"),
+        (["--seed", "7", "--threads", "1", "--force"], "another seed (0, not 7)"),
+        (["--threads", "2"], "another threads (1, not 2); ask for the same, or choose another"),
+    ):
+        assert cli.main([*alone, *options]) == 1
+        assert says in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (disk / "out").iterdir()} == before
+    assert cli.main([*alone, "--threads", "1"]) == 0
+    stamp = (disk / "out" / "c_00.png").stat().st_mtime_ns
+    (disk / "c.jpg").rename(disk / "photos" / "c.jpg")
+    assert picme("--resume") == 0
+    assert (disk / "out" / "c_00.png").stat().st_mtime_ns == stamp
+    assert names(disk / "out") == sorted([*RESULTS, run_record.NAME])
 
 
 REQUEST = Request(k=3, seed=0, first=0, mode="categorical", primitive=None, temperature=1.0)
@@ -427,7 +471,7 @@ def test_two_pictures_of_a_folder_may_wait_for_the_disk_while_the_core_computes(
     monkeypatch.setattr(picme_rt.Session, "encode", encode_counted)
     monkeypatch.setattr(files, "write_picture", write_slowly)
     assert picme() == 0
-    assert names(disk / "out") == sorted([*RESULTS, folder.RECORD])
+    assert names(disk / "out") == sorted([*RESULTS, run_record.NAME])
 
 
 def test_a_folder_run_says_with_how_many_threads_and_resumes_with_the_same(disk, picme, capsys):
@@ -436,4 +480,4 @@ def test_a_folder_run_says_with_how_many_threads_and_resumes_with_the_same(disk,
     assert picme("--resume", "--threads", 2) == 1
     assert "another threads" in capsys.readouterr().err
     assert picme("--force", "--threads", 2) == 0
-    assert json.loads((disk / "out" / folder.RECORD).read_text())["threads"] == 2
+    assert json.loads((disk / "out" / run_record.NAME).read_text())["threads"] == 2

@@ -43,9 +43,16 @@ def test_complete_takes_a_diversity(given, path, diversity):
 
 
 def test_what_is_no_diversity_and_engines_without_one_are_refused(given, capsys):
-    _, asked = given
-    assert cli.main([*asked, "--diversity", "much"]) == 1
-    assert "diversity must be low, mid, high or a number" in capsys.readouterr().err
+    out, asked = given
+    assert cli.main(asked) == 0
+    made = sorted(out.iterdir())
+    for wrong, says in (
+        (["--diversity", "much"], "diversity must be low, mid, high or a number"),
+        (["--primitive", "1"], "engines of kind 'idc' have no primitives: leave out"),
+    ):
+        assert cli.main([*asked, "--force", *wrong]) == 1
+        assert says in capsys.readouterr().err
+        assert sorted(out.iterdir()) == made
     asked[asked.index("--engine") + 1] = "patch"
     assert cli.main([*asked, "--diversity", "low"]) == 1
     assert "diversity must be left out" in capsys.readouterr().err

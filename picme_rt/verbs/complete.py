@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from picme_rt import atomic, choices, device_list, devices, files, folder
+from picme_rt import (
+    atomic,
+    choices,
+    device_list,
+    devices,
+    files,
+    folder,
+    pyramid_encoded,
+    run_record,
+)
 from picme_rt.encoded import Request
 from picme_rt.errors import InputError
 from picme_rt.models import Info
@@ -81,7 +90,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "many pictures at once as there are cores; for a picture as many as cores)",
     )  # fmt: skip
     there = parser.add_mutually_exclusive_group()
-    there.add_argument("--force", action="store_true", help="overwrite results that exist")
+    there.add_argument(
+        "--force", action="store_true",
+        help="begin anew: an earlier run's results go first, whatever its options were",
+    )  # fmt: skip
     there.add_argument(
         "--resume", action="store_true", help="go on with a folder: what is there stays"
     )
@@ -123,6 +135,9 @@ def run(arguments: argparse.Namespace) -> None:
             )
             for place in places
         ]
+        info = sessions[0].info
+        if info.picture:
+            pyramid_encoded.eroded_by(arguments.diversity)
         asked = Request(
             k=arguments.k,
             seed=arguments.seed,
@@ -130,9 +145,8 @@ def run(arguments: argparse.Namespace) -> None:
             mode=arguments.mode,
             primitive=arguments.primitive,
             temperature=arguments.temperature,
-            # one that only some kinds have is looked at by these, with the first picture
-            diversity=None if sessions[0].info.picture else arguments.diversity,
-        ).checked(sessions[0].info.primitives)
+            diversity=None if info.picture else arguments.diversity,
+        ).checked(info.primitives)
         asked = asked._replace(diversity=arguments.diversity)
         if asked.k > folder.MOST:
             raise InputError(
@@ -150,10 +164,11 @@ def _run_one(arguments: argparse.Namespace, session: Session, asked: Request) ->
         raise InputError(f"--resume goes on with a folder of pictures, got {arguments.image}")
     mask = folder.pair(arguments.image, arguments.mask)
     task = folder.Task(arguments.image, mask, arguments.out, asked.k, arguments.format)
-    if not arguments.force and (there := task.existing()):
-        raise InputError(f"{there[0]} exists; pass --force to overwrite, or another --out")
+    made_with = run_record.of(session.info, asked, arguments.format)
+    run_record.check_one(task, made_with, force=arguments.force)
     atomic.sweep(arguments.out)
     done = folder.complete(session, task, asked, keep=False, go_on=lambda: None)
+    run_record.join(task, made_with)
     if arguments.json:
         about = _about(session.info, asked)
         print(json.dumps({**about, **_report(done)}, indent=1))
@@ -171,12 +186,11 @@ def _run_folder(arguments: argparse.Namespace, sessions: Sequence[Session], aske
     failures = [one for one in found if isinstance(one, folder.Failure)]
     planned = [one for one in found if isinstance(one, folder.Task)]
     infos = [session.info for session in sessions]
-    made_with = folder.agree(infos, asked, arguments.format)
-    if arguments.resume:
-        folder.check(out, made_with)
-        atomic.sweep(out)
-    else:
-        folder.begin(out, planned, made_with, force=arguments.force)
+    made_with = run_record.agree(infos, asked, arguments.format)
+    if planned and arguments.resume:
+        run_record.resume(out, planned, made_with)
+    elif planned:  # else nothing is deleted or written
+        run_record.begin(out, planned, made_with, force=arguments.force)
     waiting = [task for task in planned if len(task.existing()) < asked.k + 1]
     kept = len(planned) - len(waiting)
     # two more than can compute: they read, write or wait for the disk meanwhile; and two a device
