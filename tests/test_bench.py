@@ -160,7 +160,7 @@ def measured(monkeypatch):
 
 def test_bench_prints_writes_and_draws(path, tmp_path, capsys, measured):
     picture, file = tmp_path / "chart.png", tmp_path / "all.json"
-    asked = (path, "--rounds", 1, "--chart", picture, "--json", file)
+    asked = (path, "--rounds", 1, "--chart", picture, "-o", file)
     assert bench(*asked) == 0
     assert measured == [(path, 1, [0])]
     assert capsys.readouterr().out == table.text(made()) + "\n"
@@ -173,9 +173,11 @@ def test_bench_prints_writes_and_draws(path, tmp_path, capsys, measured):
     assert bench(*asked, "--force") == 0
 
 
-def test_bench_prints_json_alone(path, capsys, measured):
-    assert bench(path, "--rounds", 3, "--json") == 0
-    content = json.loads(capsys.readouterr().out)
+def test_bench_prints_json_alone_wherever_the_flag_stands(path, tmp_path, capsys, measured):
+    assert bench("--json", path, "--rounds", 3, "-o", tmp_path / "all.json") == 0
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "all.json").read_text() + "\n"
+    content = json.loads(printed)
     assert measured == [(path, 3, [0, 1, 2])]
     assert content["peaks"]["operations"] == made().peaks.operations
 
@@ -203,13 +205,18 @@ def test_bench_tune_lets_auto_know(path, capsys, monkeypatch, measured):
         (("--rounds", 0), "--rounds must be at least 1, got 0"),
         (("--chart", "a.jpg"), "--chart must be a file .png, got a.jpg"),
         (("--chart", "no/such/a.png"), "must be a file in a folder that is there"),
-        (("--json", "."), "--json must be a file in a folder that is there, got ."),
+        (("-o", "."), "--out must be a file in a folder that is there, got ."),
     ],
 )
 def test_bench_refuses_before_it_measures(path, capsys, monkeypatch, arguments, says):
     monkeypatch.setattr(report, "measure", None)
     assert bench(path, *arguments) == 1
     assert says in capsys.readouterr().err
+
+
+def test_bench_says_that_patch_mode_is_no_engine(capsys):
+    assert bench("patch") == 1
+    assert capsys.readouterr().err.startswith("picme: picme bench times engines, got patch, which")
 
 
 def test_tune_lower_lets_auto_be_another_precision(path, capsys, monkeypatch):

@@ -67,7 +67,7 @@ def test_info_says_whose_picture_it_is(path, capsys):
 
 def test_bench_times_calls_and_stages(path, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(peaks, "measure", lambda: peaks.Peaks(1, {"fp32": 100.0}, 1.0))
-    assert cli.main(["bench", str(path), "--rounds", "1", "--json", str(tmp_path / "b")]) == 0
+    assert cli.main(["bench", str(path), "--rounds", "1", "-o", str(tmp_path / "b")]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("tiny, 24 x 30, trained at 24 x 30, hole 11%")
     assert "graph" in printed[2]

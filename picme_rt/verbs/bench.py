@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from picme_rt import atomic, backends, choices, engine, tuning
+from picme_rt import atomic, backends, choices, engine, tuning, verbs
 from picme_rt.errors import InputError
+from picme_rt.session import PATCH
 
 if TYPE_CHECKING:
     from picme_rt.speed.report import Report
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("engine", type=Path, metavar="ENGINE", help="the engine's directory")
+    parser.add_argument(
+        "engine", type=verbs.engine, metavar="ENGINE", help="the engine's directory"
+    )
     parser.add_argument(
         "--tune", action="store_true",
         help="first measure backends, threads and micro-batches, and keep what is fastest for "
@@ -35,9 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a bar chart of a call's stages, a PNG picture",
     )  # fmt: skip
     parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE",
-        help="write all numbers as JSON to FILE; without FILE print them instead of the table",
-    )  # fmt: skip
+        "-o", "--out", type=Path, metavar="FILE", help="write all numbers as JSON to FILE too"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print all numbers as JSON instead of the table"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
 
 
@@ -49,14 +54,17 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.rounds < 1:
         raise InputError(f"--rounds must be at least 1, got {arguments.rounds}")
-    to_stdout = arguments.json == "-"
-    file = None if to_stdout or arguments.json is None else Path(arguments.json)
+    if arguments.engine == PATCH:
+        raise InputError(
+            "picme bench times engines, got patch, which is none: picme complete --engine patch "
+            "--json prints the seconds that a picture took"
+        )
     _check_free(arguments.chart, "--chart", ".png", force=arguments.force)
-    _check_free(file, "--json", "", force=arguments.force)
+    _check_free(arguments.out, "--out", "", force=arguments.force)
     if arguments.lower and not arguments.tune:
         raise InputError("--lower must go with --tune, got it alone")
     if engine.kind_of(arguments.engine) == "idc":
-        _run_pyramid(arguments, file)
+        _run_pyramid(arguments)
         return
     loaded = engine.load(arguments.engine)
     tuned = None
@@ -70,20 +78,20 @@ def run(arguments: argparse.Namespace) -> None:
         rounds=arguments.rounds,
         progress=lambda rounds: tqdm(rounds, unit="round", disable=None),
     )
-    if file is not None:
-        with atomic.file(file) as fresh:
+    if arguments.out is not None:
+        with atomic.file(arguments.out) as fresh:
             fresh.write_text(_json(done, tuned), encoding="utf-8")
     if arguments.chart is not None:
         from picme_rt.speed import chart
 
         with atomic.file(arguments.chart) as fresh:
             chart.write(done, fresh)
-    print(_json(done, tuned) if to_stdout else table.text(done))
+    print(_json(done, tuned) if arguments.json else table.text(done))
     if tuned is not None:
-        print(f"choices of auto: {tuned}", file=sys.stderr if to_stdout else sys.stdout)
+        print(f"choices of auto: {tuned}", file=sys.stderr if arguments.json else sys.stdout)
 
 
-def _run_pyramid(arguments: argparse.Namespace, file: Path | None) -> None:
+def _run_pyramid(arguments: argparse.Namespace) -> None:
     """The same of an engine of one picture, which has other stages and nothing to tune."""
     from tqdm import tqdm
 
@@ -98,10 +106,10 @@ def _run_pyramid(arguments: argparse.Namespace, file: Path | None) -> None:
         progress=lambda rounds: tqdm(rounds, unit="round", disable=None),
     )
     text = json.dumps(dataclasses.asdict(done), indent=1)
-    if file is not None:
-        with atomic.file(file) as fresh:
+    if arguments.out is not None:
+        with atomic.file(arguments.out) as fresh:
             fresh.write_text(text, encoding="utf-8")
-    print(text if arguments.json == "-" else pyramids.text(done))
+    print(text if arguments.json else pyramids.text(done))
 
 
 def _check_free(place: Path | None, flag: str, suffix: str, *, force: bool) -> None:
