@@ -46,6 +46,15 @@ def test_another_picture_and_an_empty_mask_are_refused(asked, tmp_path, capsys):
     assert "img must be the picture that tiny was trained on" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("masks", [None, "random", "."])
+def test_what_is_no_mask_file_is_refused(asked, masks, capsys):
+    place = asked.index("--masks")
+    asked[place : place + 2] = [] if masks is None else ["--masks", masks]
+    assert main(asked) == 1
+    says = f"--masks must be the mask that {asked[1]} was trained with, a file, got"
+    assert f"{says} {masks or 'centre'}\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", [["--size", "64"], ["--baselines", "mean"], ["--holes", "2"]])
 def test_what_is_of_many_pictures_is_refused(asked, flag, capsys):
     assert main([*asked, *flag]) == 1

@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--masks", default="centre",
         help="centre (the square of half the side), random (as training draws them), or a folder "
-        "of masks: by the pictures' names, else in turn (default: centre)",
+        "of masks: by the pictures' names, else in turn; of an engine of one picture the file that "
+        "it was trained with (default: centre)",
     )  # fmt: skip
     parser.add_argument(
         "--holes", type=int, default=1,
@@ -123,7 +124,12 @@ def _run_diversity(
     for name, plain in (("size", None), ("limit", None), ("holes", 1), ("baselines", "")):
         if (got := getattr(arguments, name)) != plain:
             raise InputError(f"--{name} must be left out for an engine of one picture, got {got!r}")
-    img, hole = files.read_picture(arguments.data), files.read_mask(Path(arguments.masks))
+    masks = Path(arguments.masks)
+    if not masks.is_file():
+        raise InputError(
+            f"--masks must be the mask that {arguments.model} was trained with, a file, got {masks}"
+        )
+    img, hole = files.read_picture(arguments.data), files.read_mask(masks)
     with comparison.one_thread():
         found = diversity.compare(
             arguments.model, img, hole, k=options.samples, seed=options.seed, lpips=lpips
