@@ -10,11 +10,12 @@ import sysconfig
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from skimage.data import chelsea
 
 import picme_rt
 from picme_rt import cli
 from picme_rt.backends import BACKENDS
-from picme_rt.verbs import complete
+from picme_rt.verbs import complete, demo
 
 
 @pytest.fixture
@@ -210,6 +211,19 @@ def test_info_prints_what_the_session_says(engine, session, capsys):
     assert "licence      CC0" in lines
 
 
+def test_info_knows_patch_as_the_session_does(tmp_path, monkeypatch, capsys):
+    assert picme("info", "patch", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    with picme_rt.Session("patch") as session:
+        assert report == json.loads(json.dumps(vars(session.info)))
+    assert picme("info", "patch") == 0
+    assert "backend      patch" in capsys.readouterr().out.splitlines()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "patch").mkdir()
+    assert picme("info", "./patch") == 1
+    one_line(capsys, "is not an engine")
+
+
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_a_verb_whose_package_is_missing_names_the_extra(monkeypatch, capsys, verb):
     def absent(name):
@@ -341,6 +355,7 @@ def test_a_shell_completes_verbs_and_flags(capsys, tmp_path):
     assert completed("picme", "complete", "--mo") == ["--mode"]
     assert completed("picme", "complete", "--mode", "per") == ["per_primitive"]
     assert completed("picme", "train", "--res") == ["--resume"]
+    assert "_picme_complete___engine_COMPGEN=_shtab_compgen_files" in script.read_text()
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
@@ -355,6 +370,17 @@ def test_demo_says_where_the_results_lie_as_json(tmp_path, engine, capsys):
     report = json.loads(capsys.readouterr().out)
     assert read(report["sheet"]).ndim == 3
     assert [read(path).shape for path in report["results"]] == [(300, 451, 3)] * 2
+
+
+def test_demo_takes_patch_for_an_engine(tmp_path, monkeypatch):
+    def small(shape):
+        hole = np.zeros(shape, bool)
+        hole[100:108, 100:110] = True
+        return hole
+
+    monkeypatch.setattr(demo, "face_hole", small)
+    assert picme("demo", "-o", tmp_path / "d", "-k", 1, "--engine", "patch") == 0
+    assert (read(tmp_path / "d" / "chelsea_00.png") != chelsea()).any(2).sum() <= 80
 
 
 def test_the_installed_command_completes_a_picture(disk, engine, session, tmp_path):

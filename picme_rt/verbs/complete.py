@@ -23,7 +23,7 @@ from picme_rt.encoded import Request
 from picme_rt.errors import InputError
 from picme_rt.models import Info
 from picme_rt.session import Session
-from picme_rt.verbs import DEFAULT_ENGINE
+from picme_rt.verbs import DEFAULT_ENGINE, engine
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", type=int, default=6, help="number of results (default: 6)")
     parser.add_argument("--seed", type=int, default=0, help="0 to 2**64 - 1 (default: 0)")
     parser.add_argument(
-        "--engine", default=str(DEFAULT_ENGINE),
+        "--engine", type=engine, default=DEFAULT_ENGINE,
         help="the engine's directory, or patch: none, the picture's own patches fill the hole "
         f"(default: {DEFAULT_ENGINE})",
     )  # fmt: skip

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from picme_rt import cli
+from picme_rt import cli, verbs
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -22,6 +22,6 @@ def run(arguments: argparse.Namespace) -> None:
     choices = next(a.choices for a in parser._actions if isinstance(a.choices, dict))
     for verb in choices.values():
         for action in verb._actions:
-            if action.type is Path:
+            if action.type in (Path, verbs.engine):
                 action.complete = shtab.FILE
     print(shtab.complete(parser, arguments.shell))

@@ -9,7 +9,7 @@ import numpy as np
 from picme_rt import files, sheet
 from picme_rt.images import Hole, Image
 from picme_rt.session import Session
-from picme_rt.verbs import DEFAULT_ENGINE
+from picme_rt.verbs import DEFAULT_ENGINE, engine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", type=int, default=6, help="number of results (default: 6)")
     parser.add_argument("--seed", type=int, default=1, help="0 to 2**64 - 1 (default: 1)")
     parser.add_argument(
-        "--engine", type=Path, default=DEFAULT_ENGINE,
-        help=f"the engine's directory (default: {DEFAULT_ENGINE})",
+        "--engine", type=engine, default=DEFAULT_ENGINE,
+        help=f"the engine's directory, or patch: none (default: {DEFAULT_ENGINE})",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print where the files lie as JSON")
 

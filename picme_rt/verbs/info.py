@@ -3,17 +3,18 @@
 import argparse
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
-from picme_rt import engine, work
+from picme_rt import engine, verbs, work
 from picme_rt.session import Session
 from picme_rt.verbs.complete import add_engine_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("engine", type=Path, metavar="ENGINE", help="the engine's directory")
+    parser.add_argument(
+        "engine", type=verbs.engine, metavar="ENGINE", help="the engine's directory, or patch"
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
     add_engine_arguments(parser)
 
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     ) as session:
         info = dataclasses.asdict(session.info)
     shares = {}
-    if info["picture"] is None:
+    if info["primitives"]:  # what has none decodes nothing
         loaded, files = engine.load(arguments.engine), set(info["sha256"])
         variant = next(v for v, roles in loaded.variants.items() if set(roles.values()) == files)
         shares = info["decode_share"] = work.shares(loaded, variant)
