@@ -155,10 +155,10 @@ def _pictures(out: Path, record: dict[str, Any]) -> list[str]:
     there = _read(out)
     pictures: list[str] = there.pop("pictures")
     if there != record:
-        which = [_differs(name, there.get(name), now) for name, now in record.items()]
+        every = [_differs(name, there.get(name), now) for name, now in record.items()]
+        which = " and ".join(filter(None, every)) or "version of picme_rt"
         raise InputError(
-            f"{out} was made with another {' and '.join(filter(None, which))}; ask for the same, "
-            "or choose another --out"
+            f"{out} was made with another {which}; ask for the same, or choose another --out"
         )
     return pictures
 
@@ -181,6 +181,6 @@ def _named(out: Path) -> list[Path]:
     k, form = there.get("k"), there.get("format")
     if not isinstance(k, int) or not 0 < k <= MOST or form not in files.FORMATS:
         return []
-    # a name with a dot is not one whose suffix a task would cut off
+    # a suffix, for a task takes one off, and a picture may be named a.b
     plain = [Task(Path(f"{name}.png"), Path(), out, k, form) for name in there["pictures"]]
     return [path for task in plain for path in task.paths]

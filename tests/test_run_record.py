@@ -32,8 +32,9 @@ def names(out):
 
 
 def test_a_forced_run_deletes_what_the_record_names_and_nothing_else(out):
-    run_record.begin(out, tasks(out, k=3), RECORD | {"k": 3}, force=False)
-    finish(tasks(out, "ab", k=3))
+    planned = tasks(out, ["a", "b.c"], k=3)
+    run_record.begin(out, planned, RECORD | {"k": 3}, force=False)
+    finish(planned)
     (out / "a_sheet.png").unlink()  # that run was killed
     for name in ("a_03.png", "a_00.txt", "c_00.png", "mine.png"):
         (out / name).touch()
@@ -98,6 +99,8 @@ def test_another_engine_version_or_a_damaged_record_are_not_gone_on_with(out):
         (b"\xff", "is damaged"),
         (b"[]", "another version of picme_rt; begin"),
         (b'{"record": 2}', "another version"),
+        (b'{"record": 3, "pictures": [], "more": 1}', "another engine and seed"),
+        (json.dumps({**RECORD, "pictures": [], "more": 1}).encode(), "another version"),
         (b'{"record": 3}', "does not name its pictures"),
         (b'{"record": 3, "pictures": ["../a"]}', "does not name its pictures"),
     ):
