@@ -74,8 +74,11 @@ def read_picture(path: Path) -> Image:
 def read_mask(path: Path) -> Hole:
     """A mask file as (H, W) bool: True, the hole, where its grey value is over `MASK_THRESHOLD`.
 
+    A mask that is black everywhere is empty: results are copies.
+
     Raises:
-        InputError: The file is missing, damaged, has more than 8 bits, or transparent pixels.
+        InputError: The file is missing, damaged, has more than 8 bits, or transparent pixels; or it
+            is not black, and yet no grey value is over the threshold.
     """
     opened = _open(path)
     if opened.has_transparency_data and _alpha(opened).getextrema() != (255, 255):
@@ -83,7 +86,13 @@ def read_mask(path: Path) -> Hole:
             f"mask must be opaque, got transparent pixels in {path}; paint the hole white, "
             "everything else black, and save it without alpha"
         )
-    return np.asarray(opened.convert("L")) > MASK_THRESHOLD
+    grey = np.asarray(opened.convert("L"))
+    if 0 < (largest := grey.max(initial=0)) <= MASK_THRESHOLD:
+        raise InputError(
+            f"mask must have grey over {MASK_THRESHOLD} in its hole, got at most {largest} in "
+            f"{path}; paint the hole white, or multiply a mask of 0 and 1 by 255"
+        )
+    return grey > MASK_THRESHOLD
 
 
 def write_picture(path: Path, photograph: Photograph) -> None:

@@ -192,6 +192,25 @@ def test_grey_over_the_threshold_is_hole(tmp_path):
     assert (files.read_mask(tmp_path / "m.png").ravel() == (np.arange(256) > 127)).all()
 
 
+@pytest.mark.parametrize(
+    ("mode", "value", "largest"), [("L", 1, 1), ("L", 127, 127), ("P", 1, 76), ("RGB", 9, 9)]
+)
+def test_a_mask_that_is_not_empty_but_reads_as_such_is_refused(tmp_path, mode, value, largest):
+    mask = Pillow.fromarray(np.pad(np.full((2, 2), value, np.uint8), 3))
+    if mode == "P":
+        mask.putpalette([0, 0, 0, 255, 0, 0])  # the painted colour is a pure red
+    (mask if mode == "P" else mask.convert(mode)).save(tmp_path / "m.png")
+    says = rf"grey over 127.*got at most {largest} in .*m\.png; .*multiply .* by 255"
+    with pytest.raises(InputError, match=says):
+        files.read_mask(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+def test_a_mask_that_is_all_zero_is_empty(tmp_path, mode):
+    Pillow.new("L", (5, 4)).convert(mode).save(tmp_path / "m.png")
+    assert not files.read_mask(tmp_path / "m.png").any()
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK"])
 def test_a_mask_of_any_mode_is_read_by_its_grey_value(tmp_path, mode):
     hole = np.zeros((8, 8), np.uint8)

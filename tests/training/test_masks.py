@@ -151,9 +151,15 @@ def test_one_empty_mask_among_others_is_kept_for_its_strokes(folder):
     assert len(masks.load_folder(folder, 64)) == 3
 
 
-@pytest.mark.parametrize("value", [1, 255])  # of 0 and 1 rather than 0 and 255; without known ones
+@pytest.mark.parametrize("value", [0, 255])
 def test_a_folder_of_empty_or_full_masks_is_refused(tmp_path, value):
     Image.new("L", (64, 64), value).save(tmp_path / "a.png")
     Image.new("L", (64, 64), value).save(tmp_path / "b.png")
     with pytest.raises(InputError, match="2 masks are all empty or full"):
         masks.load_folder(tmp_path, 64)
+
+
+def test_a_mask_of_0_and_1_is_named(folder):
+    Image.new("L", (64, 64), 1).save(folder / "c.png")
+    with pytest.raises(InputError, match=r"got at most 1 in .*c\.png"):
+        masks.load_folder(folder, 64)
