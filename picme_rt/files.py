@@ -28,6 +28,7 @@ _WRITING: dict[str, tuple[str, dict[str, Any]]] = {
 FORMATS = tuple(_WRITING)
 """Of the files that are written; all but jpg keep every pixel."""
 _WEBP_SIDE = 16_383
+_ORIENTATION = 0x0112
 _filtering = threading.Lock()
 
 
@@ -95,6 +96,22 @@ def read_mask(path: Path) -> Hole:
     return grey > MASK_THRESHOLD
 
 
+def read_pair(image: Path, mask: Path) -> tuple[Photograph, Hole]:
+    """A picture file and its mask file, of one size.
+
+    Raises:
+        InputError: As of `read_photograph` and `read_mask`, or their sizes differ.
+    """
+    photograph, hole = read_photograph(image), read_mask(mask)
+    shape = photograph.pixels.shape[:2]
+    if hole.shape != shape:
+        says = f"{shape} of {image}, got {hole.shape} of {mask}"
+        if hole.shape == shape[::-1] and _is_turned(image):
+            says += f"; {image} is turned by its EXIF entry: draw the mask on what a viewer shows"
+        raise InputError(f"mask must have the height and width of img, {says}")
+    return photograph, hole
+
+
 def write_picture(path: Path, photograph: Photograph) -> None:
     """Writes a picture in the format of the suffix; the file appears whole or not at all.
 
@@ -147,6 +164,12 @@ def _header(path: Path) -> ImageFile.ImageFile:
         # below the size that Pillow refuses it warns, which is of no use to who gave the file
         warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
         return Pillow.open(path)
+
+
+def _is_turned(path: Path) -> bool:
+    """Whether width and height are exchanged where the picture is upright."""
+    with _header(path) as opened:
+        return opened.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
 
 
 def _alpha(opened: Pillow.Image) -> Pillow.Image:

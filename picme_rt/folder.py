@@ -186,7 +186,7 @@ def complete(
         OSError: A file cannot be written.
     """
     began = time.perf_counter()
-    photograph, hole = files.read_photograph(task.image), files.read_mask(task.mask)
+    photograph, hole = files.read_pair(task.image, task.mask)
     img = photograph.pixels
     check_size(img.shape, task.k)
     encoded = session.encode(img, hole)

@@ -228,6 +228,28 @@ def test_a_mask_with_transparent_pixels_is_refused_with_the_cure(tmp_path):
         files.read_mask(tmp_path / "m.png")
 
 
+def test_a_mask_of_another_size_names_both_files(tmp_path):
+    Pillow.fromarray(RGB).save(tmp_path / "a.png")
+    Pillow.new("L", (20, 10)).save(tmp_path / "m.png")
+    says = r"height and width of img, \(20, 30\) of .*a\.png, got \(10, 20\) of .*m\.png"
+    with pytest.raises(InputError, match=says) as caught:
+        files.read_pair(tmp_path / "a.png", tmp_path / "m.png")
+    assert "EXIF" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_a_mask_of_a_turned_photograph_as_it_lies_in_its_file_gets_a_hint(tmp_path, suffix):
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"a.{suffix}"
+    Pillow.fromarray(RGB).save(path, exif=exif)
+    Pillow.new("L", (20, 30), 255).save(tmp_path / "upright.png")
+    Pillow.new("L", (30, 20), 255).save(tmp_path / "lying.png")
+    assert files.read_pair(path, tmp_path / "upright.png")[1].shape == (30, 20)
+    with pytest.raises(InputError, match=r"a\.\w+ is turned by its EXIF entry: draw the mask on"):
+        files.read_pair(path, tmp_path / "lying.png")
+
+
 # Writing
 
 

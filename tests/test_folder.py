@@ -86,8 +86,9 @@ def test_one_mask_may_serve_all_pictures_of_its_size(disk, engine, capsys):
     out, err = capsys.readouterr()
     assert out.split() == ["out/a_sheet.png"]
     lines = err.splitlines()
-    assert lines[0].startswith("picme: photos/b.png: mask must have the height and width of img")
-    assert lines[1].startswith("picme: photos/c.jpg: mask must have the height and width of img")
+    must = "picme: mask must have the height and width of img,"
+    assert lines[0] == f"{must} (70, 50) of photos/b.png, got (40, 60) of masks/a.png"
+    assert lines[1] == f"{must} (33, 90) of photos/c.jpg, got (40, 60) of masks/a.png"
     assert lines[2] == "picme: 2 of 3 pictures could not be completed"
 
 
