@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageCms, ImageFile, ImageOps
 
-from picme_rt import atomic
+from picme_rt import atomic, images
 from picme_rt.errors import InputError
-from picme_rt.images import Hole, Image, read_image
+from picme_rt.images import Alpha, Hole, Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Of the files that a folder of pictures is searched for, in any case."""
@@ -23,7 +23,7 @@ MASK_THRESHOLD = 127
 _WRITING: dict[str, tuple[str, dict[str, Any]]] = {
     "png": ("PNG", {"compress_level": 2}),  # of zlib's 6 a third of the time, 7 % larger
     "jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    "webp": ("WEBP", {"lossless": True}),
+    "webp": ("WEBP", {"lossless": True, "exact": True}),  # exact: what alpha hides too
 }
 FORMATS = tuple(_WRITING)
 """Of the files that are written; all but jpg keep every pixel."""
@@ -40,18 +40,35 @@ class Photograph(NamedTuple):
         exif: EXIF entries as a file holds them, without the orientation and without a thumbnail,
             which would show what the hole hides; None if there are none.
         icc_profile: What the values of `pixels` mean; None for sRGB.
+        alpha: (H, W) uint8, or None if every pixel is opaque. `pixels` are not multiplied by it: of
+            transparent ones they are what the file stores.
     """
 
     pixels: Image
     exif: bytes | None
     icc_profile: bytes | None
+    alpha: Alpha | None = None
+
+    def opaque_in(self, hole: Hole) -> "Photograph":
+        """The same with an opaque hole: results show what was made for it."""
+        if self.alpha is None:
+            return self
+        alpha = np.where(hole, np.uint8(255), self.alpha)
+        return self._replace(alpha=None if alpha.min() == 255 else alpha)
+
+    def on_white(self) -> Image:
+        """What is seen of it on a white page, (H, W, 3) uint8."""
+        if self.alpha is None:
+            return self.pixels
+        alpha = self.alpha[:, :, None].astype(np.uint16)
+        return ((self.pixels * alpha + (255 - alpha) * 255 + 127) // 255).astype(np.uint8)
 
 
 def read_photograph(path: Path) -> Photograph:
     """A picture file, turned upright as its EXIF entry says.
 
-    Grey and palettes become RGB, CMYK becomes sRGB by its profile if it has one, alpha is dropped;
-    of a file with several pictures the first is read.
+    Grey and palettes become RGB, CMYK becomes sRGB by its profile if it has one; of a file with
+    several pictures the first is read.
 
     Raises:
         InputError: The file is missing, damaged or has more than 8 bits a channel.
@@ -61,10 +78,12 @@ def read_photograph(path: Path) -> Photograph:
     if opened.mode == "CMYK" and profile:
         opened, profile = _to_srgb(path, opened, profile), None
     exif = opened.getexif()
-    pixels = read_image(opened)
+    alpha = images.alpha(opened)
+    opened.info.pop("transparency", None)  # one colour, or a palette's alpha: it is in `alpha` now
+    pixels = images.read_image(np.asarray(images.as_rgb(opened)))
     # a profile of grey or CMYK values says nothing about the RGB that is made of them
     kept = profile if opened.mode in ("RGB", "RGBA", "P") else None
-    return Photograph(pixels, exif.tobytes() if exif else None, kept or None)
+    return Photograph(pixels, exif.tobytes() if exif else None, kept or None, alpha)
 
 
 def read_picture(path: Path) -> Image:
@@ -82,7 +101,7 @@ def read_mask(path: Path) -> Hole:
             is not black, and yet no grey value is over the threshold.
     """
     opened = _open(path)
-    if opened.has_transparency_data and _alpha(opened).getextrema() != (255, 255):
+    if images.alpha(opened) is not None:
         raise InputError(
             f"mask must be opaque, got transparent pixels in {path}; paint the hole white, "
             "everything else black, and save it without alpha"
@@ -117,25 +136,41 @@ def write_picture(path: Path, photograph: Photograph) -> None:
 
     Args:
         path: Ends with one of `FORMATS`.
-        photograph: The picture; its EXIF entries and profile are written too.
+        photograph: The picture; its EXIF entries, profile and alpha are written too.
 
     Raises:
         InputError: The format cannot hold the picture.
         OSError: The file cannot be written.
+    """
+    check_format(path, photograph)
+    kind, options = _WRITING[path.suffix[1:]]
+    kept = {"exif": photograph.exif, "icc_profile": photograph.icc_profile}
+    options = options | {name: value for name, value in kept.items() if value}
+    picture = Pillow.fromarray(photograph.pixels)
+    if photograph.alpha is not None:
+        picture.putalpha(Pillow.fromarray(photograph.alpha))
+    with atomic.file(path) as fresh:
+        try:
+            picture.save(fresh, kind, **options)
+        except ValueError as exc:  # EXIF entries or a profile that are too long for JPEG
+            raise InputError(f"{path} cannot be written: {exc}; choose png") from exc
+
+
+def check_format(path: Path, photograph: Photograph) -> None:
+    """Checks that the format of a suffix can hold a picture.
+
+    Raises:
+        InputError: It cannot.
     """
     if path.suffix == ".webp" and max(photograph.pixels.shape) > _WEBP_SIDE:
         raise InputError(
             f"a webp must have sides of at most {_WEBP_SIDE} pixels, got "
             f"{photograph.pixels.shape[:2]} for {path}; choose png"
         )
-    kind, options = _WRITING[path.suffix[1:]]
-    kept = {"exif": photograph.exif, "icc_profile": photograph.icc_profile}
-    options = options | {name: value for name, value in kept.items() if value}
-    with atomic.file(path) as fresh:
-        try:
-            Pillow.fromarray(photograph.pixels).save(fresh, kind, **options)
-        except ValueError as exc:  # EXIF entries or a profile that are too long for JPEG
-            raise InputError(f"{path} cannot be written: {exc}; choose png") from exc
+    if path.suffix == ".jpg" and photograph.alpha is not None:
+        raise InputError(
+            f"jpg holds no alpha, got transparent pixels for {path}; choose png or webp"
+        )
 
 
 def _open(path: Path) -> Pillow.Image:
@@ -170,10 +205,6 @@ def _is_turned(path: Path) -> bool:
     """Whether width and height are exchanged where the picture is upright."""
     with _header(path) as opened:
         return opened.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-
-
-def _alpha(opened: Pillow.Image) -> Pillow.Image:
-    return opened.convert("RGBA").getchannel("A")
 
 
 def _is_deep(codec: str, arguments: object) -> bool:

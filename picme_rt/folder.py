@@ -189,28 +189,31 @@ def complete(
     photograph, hole = files.read_pair(task.image, task.mask)
     img = photograph.pixels
     check_size(img.shape, task.k)
-    encoded = session.encode(img, hole)
     paths = task.results
+    shown = photograph.opaque_in(hole)
+    files.check_format(paths[0], shown)
+    encoded = session.encode(img, hole)
     done = next((i for i, p in enumerate(paths) if not p.exists()), task.k) if keep else 0
     made: list[Result] = []
 
     def pictures() -> Iterator[Image]:
         for path in paths[:done]:
-            yield files.read_picture(path)
+            yield files.read_photograph(path).on_white()
         if done == task.k:
             return
         rest = request._replace(k=task.k - done, first=done)
         for path, one in zip(paths[done:], encoded.stream(**rest._asdict()), strict=True):
-            files.write_picture(path, photograph._replace(pixels=one.image))
+            result = shown._replace(pixels=one.image)
+            files.write_picture(path, result)
             made.append(Result(path, one.index, one.primitive, one.log_prob))
-            yield one.image
+            yield result.on_white()
             go_on()
 
     for path in [] if keep else task.left():
         path.unlink()
     task.out.mkdir(parents=True, exist_ok=True)
-    page = sheet.sheet(img, hole, pictures(), task.k)
-    files.write_picture(task.sheet, files.Photograph(page, None, photograph.icc_profile))
+    page = sheet.sheet(shown.on_white(), hole, pictures(), task.k)
+    files.write_picture(task.sheet, shown._replace(pixels=page, exif=None, alpha=None))
     return Finished(task, made, time.perf_counter() - began)
 
 

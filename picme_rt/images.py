@@ -12,6 +12,8 @@ Image = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""
 Hole = NDArray[np.bool_]
 """(H, W), True in the hole."""
+Alpha = NDArray[np.uint8]
+"""(H, W), 0 is transparent and 255 opaque."""
 Float = NDArray[np.float32]
 
 MAX_SIDE = 65_535
@@ -43,11 +45,11 @@ def read_image(img: ImageLike) -> Image:
     """A picture as (H, W, 3) uint8 RGB, C-contiguous.
 
     Args:
-        img: (H, W, 3) uint8, or a PIL image, which is converted to RGB (alpha is dropped).
+        img: (H, W, 3) uint8, or a PIL image, which is converted to RGB.
 
     Raises:
-        InputError: Another shape or dtype; a PIL image of more than 8 bits, or one that cannot be
-            read to its end.
+        InputError: Another shape or dtype; a PIL image of more than 8 bits, with transparent
+            pixels, or one that cannot be read to its end.
     """
     if _is_pil(img):
         if img.mode.startswith(("I", "F")):
@@ -55,7 +57,14 @@ def read_image(img: ImageLike) -> Image:
                 f"img must have 8 bits a channel, got a PIL image of mode {img.mode}; scale it to "
                 "0..255 and convert it to RGB"
             )
-        img = img if img.mode == "RGB" else _converted(img)
+        if alpha(img) is not None:
+            # Pillow keeps a single transparent colour through convert("RGB")
+            first = "" if img.mode in ("RGBA", "LA") else ".convert('RGBA')"
+            raise InputError(
+                f"img must be opaque, got transparent pixels in a PIL image of mode {img.mode}; "
+                f"drop its alpha with img{first}.convert('RGB')"
+            )
+        img = as_rgb(img)
     array = _array("img", img)
     if array.dtype != np.uint8:
         raise InputError(
@@ -104,12 +113,32 @@ def read_mask(mask: ImageLike, shape: tuple[int, int]) -> Hole:
     return np.ascontiguousarray(array != 0)
 
 
-def _converted(img: PilImage) -> PilImage:
+def alpha(img: PilImage) -> Alpha | None:
+    """The alpha of a PIL image; None where every pixel is opaque.
+
+    Raises:
+        InputError: The image cannot be read to its end.
+    """
+    if not getattr(img, "has_transparency_data", False):
+        return None
+    found = np.asarray(_converted(img, "RGBA").getchannel("A"))
+    return None if (found == 255).all() else found
+
+
+def as_rgb(img: PilImage) -> PilImage:
+    """A PIL image as one of mode RGB; of transparent pixels the colours that are stored.
+
+    Raises:
+        InputError: The image cannot be read to its end, or has no RGB.
+    """
+    return img if img.mode == "RGB" else _converted(img, "RGB")
+
+
+def _converted(img: PilImage, mode: str) -> Any:
     try:
-        converted: PilImage = img.convert("RGB")
+        return img.convert(mode)
     except (OSError, ValueError) as exc:  # its file is cut short, it was closed, mode LAB
-        raise InputError(f"img cannot be converted to RGB: {exc}") from exc
-    return converted
+        raise InputError(f"img cannot be converted to {mode}: {exc}") from exc
 
 
 def _array(name: str, value: object) -> NDArray[np.generic]:

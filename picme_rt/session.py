@@ -173,7 +173,7 @@ class Session:
         Latent i is a function of (seed, i) alone: never of k, batch, thread or device.
 
         Args:
-            img: (H, W, 3) uint8 RGB of any size, or a PIL image.
+            img: (H, W, 3) uint8 RGB of any size, or a PIL image without transparent pixels.
             mask: (H, W), nonzero = hole, or a PIL image of one channel. The bytes of `img` under
                 the hole are never read.
             k: Number of results, at least 1.

@@ -250,6 +250,74 @@ def test_a_mask_of_a_turned_photograph_as_it_lies_in_its_file_gets_a_hint(tmp_pa
         files.read_pair(path, tmp_path / "lying.png")
 
 
+# Alpha
+
+ALPHA = RNG.integers(0, 256, (20, 30), np.uint8)
+HOLE = np.zeros((20, 30), bool)
+HOLE[4:9, 6:20] = True
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_png_and_webp_keep_alpha_and_what_it_hides(tmp_path, suffix):
+    alpha = np.where(HOLE, np.uint8(0), ALPHA)
+    path = tmp_path / f"a.{suffix}"
+    files.write_picture(path, Photograph(RGB, None, None, alpha))
+    found = files.read_photograph(path)
+    assert (found.pixels == RGB).all()
+    assert (found.alpha == alpha).all()
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_the_alpha_of_a_file_is_read(tmp_path, suffix, mode):
+    picture = Pillow.fromarray(RGB).convert(mode)
+    picture.putalpha(Pillow.fromarray(ALPHA))
+    picture.save(tmp_path / f"a.{suffix}")
+    found = files.read_photograph(tmp_path / f"a.{suffix}")
+    assert (found.alpha == ALPHA).all()
+    assert (
+        found.pixels == np.asarray(Pillow.fromarray(RGB).convert(mode[:-1]).convert("RGB"))
+    ).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "P", "bytes"])
+def test_one_transparent_colour_or_a_palettes_alpha_is_read(tmp_path, mode):
+    dark = np.pad(np.full((20, 10), 255, np.uint8), ((0, 0), (10, 10)))
+    picture = Pillow.fromarray(dark).convert("P" if mode == "bytes" else mode)
+    of_one = {"RGB": (0, 0, 0), "bytes": bytes([7, *[255] * 255])}.get(mode, 0)
+    picture.save(tmp_path / "a.png", transparency=of_one)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = files.read_photograph(tmp_path / "a.png")
+    assert (found.pixels == dark[..., None]).all()
+    assert (found.alpha == np.where(dark, 255, 7 if mode == "bytes" else 0)).all()
+
+
+def test_alpha_that_is_opaque_everywhere_is_none(tmp_path):
+    Pillow.fromarray(RGB).convert("RGBA").save(tmp_path / "a.png")
+    assert files.read_photograph(tmp_path / "a.png").alpha is None
+
+
+def test_the_hole_becomes_opaque_and_the_rest_stays_as_it_is():
+    shown = Photograph(RGB, None, None, ALPHA).opaque_in(HOLE)
+    assert (shown.alpha[HOLE] == 255).all()
+    assert (shown.alpha[~HOLE] == ALPHA[~HOLE]).all()
+    erased = np.where(HOLE, np.uint8(0), np.uint8(255))
+    assert Photograph(RGB, None, None, erased).opaque_in(HOLE).alpha is None
+    assert Photograph(RGB, None, None).opaque_in(HOLE).alpha is None
+
+
+def test_on_white_is_what_a_viewer_shows():
+    found = Photograph(RGB, None, None, ALPHA).on_white().astype(int)
+    over = Pillow.new("RGBA", (30, 20), "white")
+    over.alpha_composite(
+        Pillow.merge("RGBA", [*Pillow.fromarray(RGB).split(), Pillow.fromarray(ALPHA)])
+    )
+    assert np.abs(found - np.asarray(over)[..., :3]).max() <= 1
+    assert (found[ALPHA == 255] == RGB[ALPHA == 255]).all()
+    assert (found[ALPHA == 0] == 255).all()
+
+
 # Writing
 
 
@@ -310,4 +378,6 @@ def test_a_format_that_cannot_hold_the_picture_says_so(tmp_path):
         files.write_picture(tmp_path / "a.webp", Photograph(wide, None, None))
     with pytest.raises(InputError, match=r"a\.jpg cannot be written.*choose png"):
         files.write_picture(tmp_path / "a.jpg", Photograph(RGB, b"Exif\0\0" + bytes(70_000), None))
+    with pytest.raises(InputError, match=r"jpg holds no alpha.*a\.jpg.*choose png or webp"):
+        files.write_picture(tmp_path / "a.jpg", Photograph(RGB, None, None, ALPHA))
     assert not list(tmp_path.iterdir())

@@ -244,6 +244,38 @@ def test_other_formats_keep_exif_and_profile(disk, engine, suffix):
     assert (disk / "o" / "turned_sheet.png").exists()
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_alpha_is_kept_but_in_the_hole(disk, picme, suffix):
+    image, hole = read("photos/a.png"), read("masks/a.png") > 0
+    alpha = np.zeros(hole.shape, np.uint8)
+    alpha[:, 20:] = 200
+    Pillow.fromarray(np.dstack([image, alpha])).save("photos/a.png")
+    assert picme("--format", suffix) == 0
+    done, page = read(f"out/a_00.{suffix}"), read("out/a_sheet.png")
+    assert (done[~hole] == read("photos/a.png")[~hole]).all()
+    assert (done[hole, 3] == 255).all()
+    assert read(f"out/b_00.{suffix}").shape == (*SIZES["b"], 3)
+    tile = page[8:48, 8:68]
+    assert (tile[~hole & (alpha == 0)] == 255).all()  # what is hidden is not shown
+    assert (tile[hole] == sheet.HOLE_GREY).all()
+    (disk / "out" / "a_sheet.png").unlink()
+    assert picme("--format", suffix, "--resume") == 0
+    assert (read("out/a_sheet.png") == page).all()
+
+
+def test_alpha_that_the_format_cannot_hold_is_one_error_before_anything_is_written(
+    disk, engine, capsys
+):
+    Pillow.open("photos/a.png").convert("RGBA").rotate(9).save("turned.png")
+    command = ["complete", "turned.png", "masks/a.png", "-o", "o", "--engine", str(engine)]
+    assert cli.main([*command, "--format", "jpg"]) == 1
+    says = (
+        "picme: jpg holds no alpha, got transparent pixels for o/turned_00.jpg; choose png or webp"
+    )
+    assert capsys.readouterr().err.strip() == says
+    assert not (disk / "o").exists()
+
+
 def test_a_terminal_sees_pictures_a_second_and_the_time_left(disk, engine):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))

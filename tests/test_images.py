@@ -37,6 +37,19 @@ def test_a_pil_image_becomes_rgb(mode):
     assert (images.read_image(pil) == np.asarray(pil.convert("RGB"))).all()
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "RGB", "P", "bytes"])
+def test_a_pil_image_with_transparent_pixels_is_refused_with_a_cure_that_cures(mode):
+    pil = Pillow.fromarray(np.zeros((4, 5), np.uint8)).convert("P" if mode == "bytes" else mode)
+    if mode in ("RGBA", "LA"):
+        pil.putpixel((1, 1), (*pil.getpixel((0, 0))[:-1], 254))
+    else:
+        pil.info["transparency"] = {"RGB": (0, 0, 0), "bytes": b"\0"}.get(mode, 0)
+    with pytest.raises(InputError, match="img must be opaque, got transparent pixels") as caught:
+        images.read_image(pil)
+    cured = eval(str(caught.value).rpartition("drop its alpha with ")[2], {"img": pil})
+    assert not images.read_image(cured).any()
+
+
 @pytest.mark.parametrize("mode", ["I", "F", "I;16"])
 def test_a_pil_image_of_more_than_8_bits_is_refused(mode):
     with pytest.raises(InputError, match=f"8 bits a channel, got a PIL image of mode {mode}"):

@@ -81,8 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--format", default="png", choices=files.FORMATS,
-        help="of the results; png and webp (lossless) keep every known pixel, jpg (quality 95) "
-        "does not (default: png)",
+        help="of the results; png and webp (lossless) keep every known pixel and its alpha, jpg "
+        "(quality 95) does not keep the pixels and has no alpha (default: png)",
     )  # fmt: skip
     parser.add_argument(
         "--threads", type=int,
