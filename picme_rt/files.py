@@ -42,12 +42,15 @@ class Photograph(NamedTuple):
         icc_profile: What the values of `pixels` mean; None for sRGB.
         alpha: (H, W) uint8, or None if every pixel is opaque. `pixels` are not multiplied by it: of
             transparent ones they are what the file stores.
+        grey: Whether its file has no colour, so that none is written: luminance alone, which is
+            exact where red, green and blue are equal. A webp has three equal channels instead.
     """
 
     pixels: Image
     exif: bytes | None
     icc_profile: bytes | None
     alpha: Alpha | None = None
+    grey: bool = False
 
     def opaque_in(self, hole: Hole) -> "Photograph":
         """The same with an opaque hole: results show what was made for it."""
@@ -81,9 +84,10 @@ def read_photograph(path: Path) -> Photograph:
     alpha = images.alpha(opened)
     opened.info.pop("transparency", None)  # one colour, or a palette's alpha: it is in `alpha` now
     pixels = images.read_image(np.asarray(images.as_rgb(opened)))
-    # a profile of grey or CMYK values says nothing about the RGB that is made of them
-    kept = profile if opened.mode in ("RGB", "RGBA", "P") else None
-    return Photograph(pixels, exif.tobytes() if exif else None, kept or None, alpha)
+    grey = opened.mode in ("1", "L", "LA")
+    # a profile of CMYK values says nothing about the RGB that is made of them
+    kept = profile if grey or opened.mode in ("RGB", "RGBA", "P") else None
+    return Photograph(pixels, exif.tobytes() if exif else None, kept or None, alpha, grey)
 
 
 def read_picture(path: Path) -> Image:
@@ -144,9 +148,12 @@ def write_picture(path: Path, photograph: Photograph) -> None:
     """
     check_format(path, photograph)
     kind, options = _WRITING[path.suffix[1:]]
-    kept = {"exif": photograph.exif, "icc_profile": photograph.icc_profile}
+    picture, profile = Pillow.fromarray(photograph.pixels), photograph.icc_profile
+    if photograph.grey:
+        picture = picture.convert("L")
+        profile = None if kind == "WEBP" else profile  # which has no grey that it could be of
+    kept = {"exif": photograph.exif, "icc_profile": profile}
     options = options | {name: value for name, value in kept.items() if value}
-    picture = Pillow.fromarray(photograph.pixels)
     if photograph.alpha is not None:
         picture.putalpha(Pillow.fromarray(photograph.alpha))
     with atomic.file(path) as fresh:

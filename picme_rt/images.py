@@ -45,7 +45,8 @@ def read_image(img: ImageLike) -> Image:
     """A picture as (H, W, 3) uint8 RGB, C-contiguous.
 
     Args:
-        img: (H, W, 3) uint8, or a PIL image, which is converted to RGB.
+        img: (H, W, 3) uint8, or a PIL image, which is converted to RGB: one of mode L gets three
+            equal channels.
 
     Raises:
         InputError: Another shape or dtype; a PIL image of more than 8 bits, with transparent

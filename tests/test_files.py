@@ -109,12 +109,43 @@ def test_cmyk_with_a_profile_becomes_srgb_and_loses_the_profile(tmp_path):
         files.read_picture(tmp_path / "damaged.jpg")
 
 
-def test_a_profile_of_grey_values_is_not_kept_for_rgb(tmp_path):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    Pillow.fromarray(RGB).convert("L").save(tmp_path / "grey.png", icc_profile=profile)
-    Pillow.fromarray(RGB).save(tmp_path / "colour.png", icc_profile=profile)
-    assert files.read_photograph(tmp_path / "grey.png").icc_profile is None
-    assert files.read_photograph(tmp_path / "colour.png").icc_profile == profile
+def test_a_profile_is_kept_for_the_values_that_it_is_of(tmp_path):
+    Pillow.fromarray(RGB).convert("L").save(tmp_path / "grey.png", icc_profile=b"of grey")
+    Pillow.fromarray(RGB).save(tmp_path / "colour.png", icc_profile=b"of colours")
+    assert files.read_photograph(tmp_path / "colour.png").icc_profile == b"of colours"
+    grey = files.read_photograph(tmp_path / "grey.png")
+    for suffix in ("png", "jpg", "webp"):
+        files.write_picture(tmp_path / f"a.{suffix}", grey)
+        with Pillow.open(tmp_path / f"a.{suffix}") as found:  # a webp has red, green and blue
+            expected = None if suffix == "webp" else b"of grey"
+            assert found.info.get("icc_profile") == expected
+
+
+def test_the_grey_of_three_equal_channels_is_their_value():
+    ramp = np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, 2)
+    assert (np.asarray(Pillow.fromarray(ramp).convert("L")) == ramp[..., 0]).all()
+
+
+@pytest.mark.parametrize(("mode", "grey"), [("1", True), ("L", True), ("LA", True), ("P", False)])
+def test_a_photograph_without_colour_is_written_without(tmp_path, mode, grey):
+    picture = Pillow.fromarray(RGB).convert(mode)
+    if mode == "LA":
+        picture.putalpha(Pillow.fromarray(RGB[..., 0]))
+    picture.save(tmp_path / "a.png")
+    found = files.read_photograph(tmp_path / "a.png")
+    assert found.grey == grey
+    assert found.pixels.shape == RGB.shape
+    files.write_picture(tmp_path / "b.png", found)
+    with Pillow.open(tmp_path / "b.png") as written:
+        assert written.mode == {"1": "L", "P": "RGB"}.get(mode, mode)
+        expected = np.asarray(picture.convert(written.mode))
+        assert (np.asarray(written) == expected).all()
+    coloured = found._replace(pixels=RGB, alpha=None)
+    files.write_picture(tmp_path / "c.png", coloured)
+    files.write_picture(tmp_path / "c.webp", coloured)
+    seen = Pillow.fromarray(RGB).convert("L" if grey else "RGB").convert("RGB")
+    for suffix in ("png", "webp"):
+        assert (files.read_picture(tmp_path / f"c.{suffix}") == np.asarray(seen)).all()
 
 
 def test_the_smallest_picture_is_read(tmp_path):

@@ -263,6 +263,18 @@ def test_alpha_is_kept_but_in_the_hole(disk, picme, suffix):
     assert (read("out/a_sheet.png") == page).all()
 
 
+def test_a_black_and_white_photograph_gets_no_colour(disk, picme):
+    grey = Pillow.fromarray(read("photos/a.png")).convert("L")
+    grey.save("photos/a.png")
+    assert picme() == 0
+    done, known = read("out/a_00.png"), read("masks/a.png") == 0
+    assert done.shape == SIZES["a"]
+    assert (done[known] == np.asarray(grey)[known]).all()
+    assert (done[~known] != np.asarray(grey)[~known]).any()
+    assert read("out/a_sheet.png").ndim == 2
+    assert read("out/b_00.png").ndim == read("out/b_sheet.png").ndim == 3
+
+
 def test_alpha_that_the_format_cannot_hold_is_one_error_before_anything_is_written(
     disk, engine, capsys
 ):
