@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageCms, ImageFile, ImageOps
+from PIL.ExifTags import IFD, Base
 
 from picme_rt import atomic, images
 from picme_rt.errors import InputError
@@ -28,7 +29,13 @@ _WRITING: dict[str, tuple[str, dict[str, Any]]] = {
 FORMATS = tuple(_WRITING)
 """Of the files that are written; all but jpg keep every pixel."""
 _WEBP_SIDE = 16_383
-_ORIENTATION = 0x0112
+_OF_TIFF = (
+    *(Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist),
+    *(Base.HostComputer, Base.Copyright, Base.XResolution, Base.YResolution, Base.ResolutionUnit),
+    *(Base.Rating, Base.XPTitle, Base.XPComment, Base.XPAuthor, Base.XPKeywords, Base.XPSubject),
+)
+"""Of a TIFF's own entries those that are about the photograph; others are about the file, or may
+show what the hole hides: layers, thumbnails."""
 _filtering = threading.Lock()
 
 
@@ -76,18 +83,18 @@ def read_photograph(path: Path) -> Photograph:
     Raises:
         InputError: The file is missing, damaged or has more than 8 bits a channel.
     """
-    opened = _open(path)
+    opened, of_tiff = _open(path)
+    exif = _exif(path, opened, of_tiff)
     profile = opened.info.get("icc_profile")
     if opened.mode == "CMYK" and profile:
         opened, profile = _to_srgb(path, opened, profile), None
-    exif = opened.getexif()
     alpha = images.alpha(opened)
     opened.info.pop("transparency", None)  # one colour, or a palette's alpha: it is in `alpha` now
     pixels = images.read_image(np.asarray(images.as_rgb(opened)))
     grey = opened.mode in ("1", "L", "LA")
     # a profile of CMYK values says nothing about the RGB that is made of them
     kept = profile if grey or opened.mode in ("RGB", "RGBA", "P") else None
-    return Photograph(pixels, exif.tobytes() if exif else None, kept or None, alpha, grey)
+    return Photograph(pixels, exif, kept or None, alpha, grey)
 
 
 def read_picture(path: Path) -> Image:
@@ -104,7 +111,7 @@ def read_mask(path: Path) -> Hole:
         InputError: The file is missing, damaged, has more than 8 bits, or transparent pixels; or it
             is not black, and yet no grey value is over the threshold.
     """
-    opened = _open(path)
+    opened, _ = _open(path)
     if images.alpha(opened) is not None:
         raise InputError(
             f"mask must be opaque, got transparent pixels in {path}; paint the hole white, "
@@ -180,8 +187,8 @@ def check_format(path: Path, photograph: Photograph) -> None:
         )
 
 
-def _open(path: Path) -> Pillow.Image:
-    """The picture, read to its end and upright, in the mode of its file."""
+def _open(path: Path) -> tuple[Pillow.Image, Pillow.Exif | None]:
+    """The picture, read to its end and upright, in the mode of its file; a TIFF's EXIF entries."""
     if not path.exists():
         raise InputError(f"there is no picture {path}")
     if not path.is_file():  # a pipe would be waited for
@@ -189,6 +196,7 @@ def _open(path: Path) -> Pillow.Image:
     try:
         with _header(path) as opened:
             deep = any(_is_deep(tile.codec_name, tile.args) for tile in opened.tile)
+            of_tiff = _entries_of_tiff(opened) if opened.format == "TIFF" else None
             upright = ImageOps.exif_transpose(opened)
     except Exception as exc:  # of damaged bytes Pillow's decoders raise errors of any kind
         raise InputError(f"{path} is no picture that can be read: {exc or repr(exc)}") from exc
@@ -197,7 +205,32 @@ def _open(path: Path) -> Pillow.Image:
             f"{path} must have 8 bits a channel, got more (mode {upright.mode}); convert it, for "
             "instance with ImageMagick's -depth 8"
         )
-    return upright
+    return upright, of_tiff
+
+
+def _entries_of_tiff(opened: Pillow.Image) -> Pillow.Exif:
+    """They are the file's own, so they are read before it is closed, and not all are kept."""
+    there, kept = opened.getexif(), Pillow.Exif()
+    for tag in _OF_TIFF:
+        if tag in there:
+            kept[tag] = there[tag]
+    for tag in (IFD.Exif, IFD.GPSInfo):
+        if found := dict(there.get_ifd(tag)):
+            if IFD.Interop in found:  # where in that file it stands
+                found[IFD.Interop] = there.get_ifd(IFD.Interop)
+            kept[tag] = found
+    return kept
+
+
+def _exif(path: Path, upright: Pillow.Image, of_tiff: Pillow.Exif | None) -> bytes | None:
+    try:
+        exif = upright.getexif() if of_tiff is None else of_tiff
+        return exif.tobytes() if exif else None
+    except Exception as exc:  # of damaged entries Pillow raises errors of any kind
+        raise InputError(
+            f"{path} has EXIF entries that cannot be read: {exc}; remove them, for instance with "
+            "exiftool -all="
+        ) from exc
 
 
 def _header(path: Path) -> ImageFile.ImageFile:
@@ -211,7 +244,7 @@ def _header(path: Path) -> ImageFile.ImageFile:
 def _is_turned(path: Path) -> bool:
     """Whether width and height are exchanged where the picture is upright."""
     with _header(path) as opened:
-        return opened.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        return opened.getexif().get(Base.Orientation, 1) in (5, 6, 7, 8)
 
 
 def _is_deep(codec: str, arguments: object) -> bool:

@@ -100,6 +100,65 @@ def test_a_photograph_is_upright_and_says_so(tmp_path, turn):
     assert kept[0x010F] == "Maker"
 
 
+def entries(orientation=None):
+    """EXIF entries of a camera, with those of a place and of an exposure."""
+    exif = Pillow.Exif()
+    exif[0x010F], exif[0x8298], exif[0x013B] = "Maker", "(c) me", "Artist"
+    exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    exif.get_ifd(0x8825)[1] = "N"
+    if orientation:
+        exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("turn", [None, 6])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "big.tif"])
+def test_the_same_entries_survive_from_every_format(tmp_path, suffix, turn):
+    path = tmp_path / f"a.{suffix}"
+    more = {"big_tiff": True} if suffix == "big.tif" else {}
+    Pillow.fromarray(RGB).save(path, exif=entries(turn).tobytes(), **more)
+    photograph = files.read_photograph(path)
+    assert photograph.pixels.shape == ((30, 20, 3) if turn else RGB.shape)
+    kept = Pillow.Exif()
+    kept.load(photograph.exif)
+    want = entries()
+    assert {tag: kept[tag] for tag in kept if tag not in (0x8769, 0x8825)} == dict(want)
+    for tag in (0x8769, 0x8825):
+        assert kept.get_ifd(tag) == want.get_ifd(tag)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_entries_that_are_damaged_are_one_error_with_the_cure(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Pillow.fromarray(RGB).save(path, exif=entries().tobytes())
+    content = path.read_bytes()
+    for order in "<>":  # the place's one entry, a text, becomes bytes where numbers should be
+        text, odd = (struct.pack(f"{order}HHI", *one) for one in ((1, 2, 2), (2, 7, 2)))
+        content = content.replace(text, odd)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.\w+ has EXIF entries that cannot be read.*remove"):
+        files.read_photograph(path)
+    assert files.read_mask(path).shape == (20, 30)
+
+
+def test_entries_that_are_none_are_the_same_error(tmp_path):
+    Pillow.fromarray(RGB).save(tmp_path / "a.jpg", exif=b"Exif\0\0none at all")
+    with pytest.raises(InputError, match=r"a\.jpg has EXIF entries that cannot be read.*remove"):
+        files.read_photograph(tmp_path / "a.jpg")
+
+
+def test_a_tiff_gives_no_entries_that_are_about_its_file(tmp_path):
+    plain, more = tmp_path / "a.tif", tmp_path / "b.tif"
+    Pillow.fromarray(RGB).save(plain)
+    assert files.read_photograph(plain).exif is None
+    thumbnails = {34377: b"8BIM a thumbnail", 700: b"<x:xmpmeta/>", 37724: b"layers"}
+    about = {"dpi": (300, 300), "description": "A cat", "compression": "tiff_lzw"}
+    Pillow.fromarray(RGB).save(more, tiffinfo=thumbnails, **about)
+    kept = Pillow.Exif()
+    kept.load(files.read_photograph(more).exif)
+    assert dict(kept) == {0x010E: "A cat", 0x011A: 300, 0x011B: 300, 0x0128: 2}
+
+
 def test_cmyk_with_a_profile_becomes_srgb_and_loses_the_profile(tmp_path):
     cmyk = Pillow.fromarray(RGB).convert("CMYK")
     cmyk.save(tmp_path / "plain.jpg", quality=100)
@@ -192,7 +251,7 @@ for suffix, mode in (("PNG", "RGB"), ("JPEG", "RGB"), ("WEBP", "RGB"), ("GIF", "
     stream = io.BytesIO()
     exif = Pillow.Exif()
     exif[0x0112] = 6
-    more = {"exif": exif} if suffix in ("PNG", "JPEG", "WEBP") else {}
+    more = {} if suffix == "GIF" else {"exif": exif}
     Pillow.fromarray(RGB).convert(mode).save(stream, suffix, **more)
     SAVED[suffix] = stream.getvalue()
 
