@@ -88,7 +88,7 @@ def read_photograph(path: Path) -> Photograph:
     profile = opened.info.get("icc_profile")
     if opened.mode == "CMYK" and profile:
         opened, profile = _to_srgb(path, opened, profile), None
-    alpha = images.alpha(opened)
+    alpha = images.alpha("img", opened)
     opened.info.pop("transparency", None)  # one colour, or a palette's alpha: it is in `alpha` now
     pixels = images.read_image(np.asarray(images.as_rgb(opened)))
     grey = opened.mode in ("1", "L", "LA")
@@ -112,7 +112,7 @@ def read_mask(path: Path) -> Hole:
             is not black, and yet no grey value is over the threshold.
     """
     opened, _ = _open(path)
-    if images.alpha(opened) is not None:
+    if images.alpha("mask", opened) is not None:
         raise InputError(
             f"mask must be opaque, got transparent pixels in {path}; paint the hole white, "
             "everything else black, and save it without alpha"

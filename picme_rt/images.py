@@ -20,6 +20,14 @@ MAX_SIDE = 65_535
 """Longest side of a picture in pixels, JPEG's own limit: beyond it resizing tables get absurd."""
 
 
+_CURE_OF_CHANNELS = "; convert it with np.asarray(mask.convert('L')) > 127"
+_CURE_OF_ALPHA = (
+    " with transparent pixels; paint the hole white, everything else black, and convert it; or "
+    "take its alpha, a = np.asarray(mask.convert('RGBA'))[..., 3]: a < 128 if the hole is "
+    "transparent, a > 127 if it is painted"
+)
+
+
 class PilImage(Protocol):
     """The part of a PIL image that is used here, so that PIL need not be imported."""
 
@@ -58,7 +66,7 @@ def read_image(img: ImageLike) -> Image:
                 f"img must have 8 bits a channel, got a PIL image of mode {img.mode}; scale it to "
                 "0..255 and convert it to RGB"
             )
-        if alpha(img) is not None:
+        if alpha("img", img) is not None:
             # Pillow keeps a single transparent colour through convert("RGB")
             first = "" if img.mode in ("RGBA", "LA") else ".convert('RGBA')"
             raise InputError(
@@ -97,8 +105,8 @@ def read_mask(mask: ImageLike, shape: tuple[int, int]) -> Hole:
     """
     if _is_pil(mask) and mask.mode not in ("1", "L", "I", "F", "I;16", "I;16L", "I;16B"):
         raise InputError(
-            f"mask must have one channel of values, got a PIL image of mode {mask.mode}; "
-            "convert it with mask.convert('L')"
+            f"mask must have one channel of values, got a PIL image of mode {mask.mode}"
+            + (_CURE_OF_ALPHA if alpha("mask", mask) is not None else _CURE_OF_CHANNELS)
         )
     array = _array("mask", mask)
     if array.ndim == 3 and array.shape[2] == 1:
@@ -114,7 +122,7 @@ def read_mask(mask: ImageLike, shape: tuple[int, int]) -> Hole:
     return np.ascontiguousarray(array != 0)
 
 
-def alpha(img: PilImage) -> Alpha | None:
+def alpha(name: str, img: PilImage) -> Alpha | None:
     """The alpha of a PIL image; None where every pixel is opaque.
 
     Raises:
@@ -122,7 +130,7 @@ def alpha(img: PilImage) -> Alpha | None:
     """
     if not getattr(img, "has_transparency_data", False):
         return None
-    found = np.asarray(_converted(img, "RGBA").getchannel("A"))
+    found = np.asarray(_converted(name, img, "RGBA").getchannel("A"))
     return None if (found == 255).all() else found
 
 
@@ -132,14 +140,14 @@ def as_rgb(img: PilImage) -> PilImage:
     Raises:
         InputError: The image cannot be read to its end, or has no RGB.
     """
-    return img if img.mode == "RGB" else _converted(img, "RGB")
+    return img if img.mode == "RGB" else _converted("img", img, "RGB")
 
 
-def _converted(img: PilImage, mode: str) -> Any:
+def _converted(name: str, img: PilImage, mode: str) -> Any:
     try:
         return img.convert(mode)
     except (OSError, ValueError) as exc:  # its file is cut short, it was closed, mode LAB
-        raise InputError(f"img cannot be converted to {mode}: {exc}") from exc
+        raise InputError(f"{name} cannot be converted to {mode}: {exc}") from exc
 
 
 def _array(name: str, value: object) -> NDArray[np.generic]:

@@ -1,6 +1,7 @@
 """Pictures and masks as users have them become arrays that can be trusted, or one clear error."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,36 @@ def test_a_pil_mask_of_one_channel_is_read(mode):
 def test_a_pil_mask_of_several_channels_or_a_palette_is_refused(mode):
     with pytest.raises(InputError, match=f"one channel of values, got a PIL image of mode {mode}"):
         images.read_mask(Pillow.new(mode, (5, 4)), (4, 5))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("erased", [True, False])  # the hole; or all but the hole, which is painted
+def test_the_cure_for_a_pil_mask_with_transparent_pixels_cures(mode, erased):
+    hole = np.eye(4, 5, dtype=bool)
+    alpha = np.where(hole == erased, np.uint8(0), np.uint8(255))
+    mask = Pillow.fromarray(alpha)
+    if mode == "P":
+        mask = mask.convert("P")
+        mask.info["transparency"] = 0
+    else:
+        mask = Pillow.new(mode, (5, 4))
+        mask.putalpha(Pillow.fromarray(alpha))
+    with pytest.raises(InputError, match="paint the hole white, everything else black") as caught:
+        images.read_mask(mask, (4, 5))
+    take, cures = str(caught.value).rpartition("its alpha, a = ")[2].split(": ")
+    cure = re.match(r"(.*) if the hole is transparent, (.*) if it is painted", cures)
+    cured = eval(cure[1 if erased else 2], {"a": eval(take, {"np": np, "mask": mask})})
+    assert (images.read_mask(cured, (4, 5)) == hole).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_the_cure_for_an_opaque_pil_mask_is_what_the_command_line_does(mode):
+    hole = np.eye(4, 5, dtype=bool)
+    mask = Pillow.fromarray(np.where(hole, np.uint8(255), np.uint8(3))).convert("RGB").convert(mode)
+    with pytest.raises(InputError, match=r"mask must have one channel") as caught:
+        images.read_mask(mask, (4, 5))
+    cured = eval(str(caught.value).rpartition("convert it with ")[2], {"np": np, "mask": mask})
+    assert (images.read_mask(cured, (4, 5)) == hole).all()
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (4, 5, 3), (1, 4, 5), (4,), (), (0, 0)])
