@@ -198,6 +198,12 @@ def _open(path: Path) -> tuple[Pillow.Image, Pillow.Exif | None]:
             deep = any(_is_deep(tile.codec_name, tile.args) for tile in opened.tile)
             of_tiff = _entries_of_tiff(opened) if opened.format == "TIFF" else None
             upright = ImageOps.exif_transpose(opened)
+    except Pillow.DecompressionBombError as exc:
+        raise InputError(
+            f"{path} must have at most {2 * (Pillow.MAX_IMAGE_PIXELS or 0)} pixels, got more; "
+            "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS in Python and give "
+            "Session.complete an array of its pixels"
+        ) from exc
     except Exception as exc:  # of damaged bytes Pillow's decoders raise errors of any kind
         raise InputError(f"{path} is no picture that can be read: {exc or repr(exc)}") from exc
     if deep or upright.mode.startswith(("I", "F")):

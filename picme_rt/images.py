@@ -20,6 +20,11 @@ MAX_SIDE = 65_535
 """Longest side of a picture in pixels, JPEG's own limit: beyond it resizing tables get absurd."""
 
 
+_FROM_FLOATS = "(img * 255).round().astype('uint8') for values in 0..1"
+_FROM_INTEGERS = (
+    "np.uint8(img) for values in 0..255, (img / 257).round().astype('uint8') for values in 0..65535"
+)
+_TO_UINT8 = {"u": _FROM_INTEGERS, "i": _FROM_INTEGERS, "b": "img * np.uint8(255) for bool"}
 _CURE_OF_CHANNELS = "; convert it with np.asarray(mask.convert('L')) > 127"
 _CURE_OF_ALPHA = (
     " with transparent pixels; paint the hole white, everything else black, and convert it; or "
@@ -78,7 +83,7 @@ def read_image(img: ImageLike) -> Image:
     if array.dtype != np.uint8:
         raise InputError(
             f"img must be uint8 in 0..255, got {array.dtype}; convert it, for instance with "
-            "(img * 255).round().astype('uint8') for values in 0..1"
+            + _TO_UINT8.get(array.dtype.kind, _FROM_FLOATS)
         )
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise InputError(

@@ -64,6 +64,25 @@ def test_a_picture_of_another_dtype_is_refused_with_the_cure(dtype):
 
 
 @pytest.mark.parametrize(
+    ("given", "which", "expected"),
+    [
+        (RGB.astype(np.uint16), 0, RGB),
+        (RGB.astype(np.uint16) * 257, 1, RGB),
+        (RGB.tolist(), 0, RGB),
+        (RGB / 255, 0, RGB),
+        (RGB > 3, 0, np.where(RGB > 3, np.uint8(255), np.uint8(0))),
+    ],
+    ids=["levels", "16 bits", "a list", "floats", "bool"],
+)
+def test_the_cures_for_another_dtype_cure(given, which, expected):
+    with pytest.raises(InputError, match="convert it, for instance with") as caught:
+        images.read_image(given)
+    cure = str(caught.value).partition("for instance with ")[2].split(", ")[which]
+    cured = eval(cure.partition(" for ")[0], {"np": np, "img": given})
+    assert (images.read_image(cured) == expected).all()
+
+
+@pytest.mark.parametrize(
     "shape", [(4, 5), (4, 5, 1), (4, 5, 4), (3, 4, 5), (1, 4, 5, 3), (0, 5, 3), (4, 0, 3), (3,), ()]
 )
 def test_a_picture_of_another_shape_is_refused(shape):

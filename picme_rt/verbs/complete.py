@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument(
         "image", type=Path, metavar="IMAGE",
-        help="the picture, 8 bits a channel; or a folder of pictures, without its subfolders",
+        help="the picture, 8 bits a channel, at most 178 megapixels; or a folder of pictures, "
+        "without its subfolders",
     )  # fmt: skip
     parser.add_argument(
         "mask", type=Path, metavar="MASK",
