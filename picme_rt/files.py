@@ -195,7 +195,7 @@ def _open(path: Path) -> tuple[Pillow.Image, Pillow.Exif | None]:
         raise InputError(f"{path} is no picture that can be read: it is no file")
     try:
         with _header(path) as opened:
-            deep = any(_is_deep(tile.codec_name, tile.args) for tile in opened.tile)
+            deep = images.is_deep(opened)
             of_tiff = _entries_of_tiff(opened) if opened.format == "TIFF" else None
             upright = ImageOps.exif_transpose(opened)
     except Pillow.DecompressionBombError as exc:
@@ -206,7 +206,7 @@ def _open(path: Path) -> tuple[Pillow.Image, Pillow.Exif | None]:
         ) from exc
     except Exception as exc:  # of damaged bytes Pillow's decoders raise errors of any kind
         raise InputError(f"{path} is no picture that can be read: {exc or repr(exc)}") from exc
-    if deep or upright.mode.startswith(("I", "F")):
+    if deep or images.is_deep(upright):
         raise InputError(
             f"{path} must have 8 bits a channel, got more (mode {upright.mode}); convert it, for "
             "instance with ImageMagick's -depth 8"
@@ -220,11 +220,11 @@ def _entries_of_tiff(opened: Pillow.Image) -> Pillow.Exif:
     for tag in _OF_TIFF:
         if tag in there:
             kept[tag] = there[tag]
-    for tag in (IFD.Exif, IFD.GPSInfo):
-        if found := dict(there.get_ifd(tag)):
+    for directory in (IFD.Exif, IFD.GPSInfo):
+        if found := dict(there.get_ifd(directory)):
             if IFD.Interop in found:  # where in that file it stands
                 found[IFD.Interop] = there.get_ifd(IFD.Interop)
-            kept[tag] = found
+            kept[directory] = found
     return kept
 
 
@@ -251,12 +251,6 @@ def _is_turned(path: Path) -> bool:
     """Whether width and height are exchanged where the picture is upright."""
     with _header(path) as opened:
         return opened.getexif().get(Base.Orientation, 1) in (5, 6, 7, 8)
-
-
-def _is_deep(codec: str, arguments: object) -> bool:
-    """Whether a decoder is about to drop the lower half of 16 bits, which the mode hides."""
-    mode, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
-    return ";16" in str(mode) or (codec.startswith("ppm") and rest[-1] > 255)
 
 
 def _to_srgb(path: Path, cmyk: Pillow.Image, profile: bytes) -> Pillow.Image:

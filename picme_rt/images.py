@@ -59,17 +59,21 @@ def read_image(img: ImageLike) -> Image:
 
     Args:
         img: (H, W, 3) uint8, or a PIL image, which is converted to RGB: one of mode L gets three
-            equal channels.
+            equal channels. Of one that was loaded before, PIL does not say whether its file had 16
+            bits a channel.
 
     Raises:
         InputError: Another shape or dtype; a PIL image of more than 8 bits, with transparent
             pixels, or one that cannot be read to its end.
     """
     if _is_pil(img):
-        if img.mode.startswith(("I", "F")):
+        if is_deep(img):
+            cure = "scale it to 0..255 and convert it to RGB"
+            if not img.mode.startswith(("I", "F")):
+                cure = "PIL drops the lower 8 of 16: img.convert('RGB') if they are not needed"
             raise InputError(
-                f"img must have 8 bits a channel, got a PIL image of mode {img.mode}; scale it to "
-                "0..255 and convert it to RGB"
+                f"img must have 8 bits a channel, got a PIL image of mode {img.mode} with more; "
+                f"{cure}"
             )
         if alpha("img", img) is not None:
             # Pillow keeps a single transparent colour through convert("RGB")
@@ -125,6 +129,19 @@ def read_mask(mask: ImageLike, shape: tuple[int, int]) -> Hole:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError("mask must be finite, got NaN or infinity; 0 is known, anything else hole")
     return np.ascontiguousarray(array != 0)
+
+
+def is_deep(img: PilImage) -> bool:
+    """Whether it has over 8 bits a channel, also if PIL is about to drop half of them unasked."""
+    if img.mode.startswith(("I", "F")):
+        return True
+    tiles = getattr(img, "tile", ())  # of a file that is not loaded yet: how it will be decoded
+    return any(_drops_half(tile[0], tile[3]) for tile in tiles)
+
+
+def _drops_half(codec: str, arguments: object) -> bool:
+    mode, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
+    return ";16" in str(mode) or (codec.startswith("ppm") and rest[-1] > 255)
 
 
 def alpha(name: str, img: PilImage) -> Alpha | None:

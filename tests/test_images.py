@@ -57,6 +57,20 @@ def test_a_pil_image_of_more_than_8_bits_is_refused(mode):
         images.read_image(Pillow.new(mode, (5, 4)))
 
 
+def test_a_file_of_16_bits_that_pil_would_cut_to_8_is_refused(tmp_path):
+    path = tmp_path / "deep.ppm"
+    path.write_bytes(b"P6 5 4 65535\n" + RGB.astype(">u2").tobytes())
+    with Pillow.open(path) as opened:
+        assert opened.mode == "RGB"
+        with pytest.raises(InputError, match=r"mode RGB with more; PIL drops .*: img\.convert"):
+            images.read_image(opened)
+        assert not images.read_image(opened.convert("RGB")).any()  # values to 59 of 65535
+    path.write_bytes(b"P6 5 4 255\n" + RGB.tobytes())
+    with Pillow.open(path) as opened:
+        assert (images.read_image(opened) == RGB).all()
+        assert (images.read_image(opened) == RGB).all()  # loaded by now
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, bool, np.int8, np.uint16, np.int64])
 def test_a_picture_of_another_dtype_is_refused_with_the_cure(dtype):
     with pytest.raises(InputError, match=f"got {np.dtype(dtype)}; convert it"):
