@@ -19,7 +19,6 @@ Float = NDArray[np.float32]
 MAX_SIDE = 65_535
 """Longest side of a picture in pixels, JPEG's own limit: beyond it resizing tables get absurd."""
 
-
 _FROM_FLOATS = "(img * 255).round().astype('uint8') for values in 0..1"
 _FROM_INTEGERS = (
     "np.uint8(img) for values in 0..255, (img / 257).round().astype('uint8') for values in 0..65535"

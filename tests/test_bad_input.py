@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
 
 import picme_rt
 from picme_rt.errors import ClosedError, InputError
@@ -31,6 +32,7 @@ PICTURES = {
     "NaN": (np.full((20, 30, 3), np.nan), "must be uint8"),
     "grey": (IMG[..., 0], "must be (H, W, 3) RGB"),
     "RGBA": (np.dstack([IMG, IMG[..., :1]]), "drop an alpha channel"),
+    "a PIL image with transparent pixels": (Pillow.new("RGBA", (30, 20)), "img.convert('RGB')"),
     "channels first": (IMG.transpose(2, 0, 1), "must be (H, W, 3) RGB"),
     "a batch": (IMG[None], "must be (H, W, 3) RGB"),
     "nothing": (IMG[:0], "must be (H, W, 3) RGB"),

@@ -127,24 +127,11 @@ def test_the_same_entries_survive_from_every_format(tmp_path, suffix, turn):
         assert kept.get_ifd(tag) == want.get_ifd(tag)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "tif"])
-def test_entries_that_are_damaged_are_one_error_with_the_cure(tmp_path, suffix):
-    path = tmp_path / f"a.{suffix}"
-    Pillow.fromarray(RGB).save(path, exif=entries().tobytes())
-    content = path.read_bytes()
-    for order in "<>":  # the place's one entry, a text, becomes bytes where numbers should be
-        text, odd = (struct.pack(f"{order}HHI", *one) for one in ((1, 2, 2), (2, 7, 2)))
-        content = content.replace(text, odd)
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.\w+ has EXIF entries that cannot be read.*remove"):
-        files.read_photograph(path)
-    assert files.read_mask(path).shape == (20, 30)
-
-
-def test_entries_that_are_none_are_the_same_error(tmp_path):
+def test_entries_that_are_damaged_are_one_error_with_the_cure(tmp_path):
     Pillow.fromarray(RGB).save(tmp_path / "a.jpg", exif=b"Exif\0\0none at all")
     with pytest.raises(InputError, match=r"a\.jpg has EXIF entries that cannot be read.*remove"):
         files.read_photograph(tmp_path / "a.jpg")
+    assert files.read_mask(tmp_path / "a.jpg").shape == (20, 30)  # needs none
 
 
 def test_a_tiff_gives_no_entries_that_are_about_its_file(tmp_path):
