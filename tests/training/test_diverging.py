@@ -57,6 +57,11 @@ def test_a_run_is_bounded_as_its_configuration_says(photographs, tmp_path, monke
         assert bounds == expected
 
 
+def state():
+    """Of networks with a bias, buffers and a count."""
+    return checkpoint.State(*(torch.nn.BatchNorm2d(2) for _ in range(3)), {})
+
+
 class Poisoned(Batches):
     """Pictures of which one batch, the third, is no picture."""
 
@@ -76,11 +81,53 @@ def test_a_run_that_diverges_ends_and_names_what_to_begin_with(photographs, tmp_
     assert f"--start-from {checkpoint.find(out)}" in str(e.value)
 
 
+def poisons(at):
+    """Lets one gradient of f be infinite in the step of index `at`, whose losses are finite."""
+    descend = loop.Trainer._descend
+
+    def descends(self, name, loss):
+        if (self.step, name) != (at, "generator"):
+            return descend(self, name, loss)
+        hook = next(self.model.parameters()).register_hook(lambda gradient: gradient * math.inf)
+        descend(self, name, loss)
+        hook.remove()
+
+    return descends
+
+
+@pytest.mark.parametrize("at", [1, 0], ids=["after one", "before any"])
+def test_weights_that_are_not_finite_are_never_a_checkpoint(photographs, tmp_path, monkeypatch, at):
+    monkeypatch.setattr(loop, "_evaluate", lambda trainer, val, out, record: None)
+    monkeypatch.setattr(loop, "LOG_EVERY", 100)
+    config = dataclasses.replace(CONFIG, schedule=ScheduleConfig(2, batch=2, evaluate_every=1))
+    batches = Batches(photographs, config)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "_descend", poisons(at))
+        with pytest.raises(DivergedError, match=r"model has weights .*ema has weights .*lower sch"):
+            loop.train(config, batches, photographs[:3], tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("*")] == ["step_00000001"][:at]
+    if at:  # and the run goes on
+        loop.train(config, batches, photographs[:3], tmp_path, resume=True)
+
+
 def test_one_that_diverges_before_its_first_checkpoint_says_so(tmp_path):
     message = "by step 20: L1 = inf; begin another .* from the start, for it has no checkpoint yet"
     with pytest.raises(DivergedError, match=message):
-        diverging.check({"L1": torch.tensor(math.inf), "L_A": torch.tensor(1.0)}, 20, tmp_path)
+        diverging.check(
+            {"L1": torch.tensor(math.inf), "L_A": torch.tensor(1.0)}, state(), 20, tmp_path
+        )
 
 
-def test_finite_losses_pass(tmp_path):
-    diverging.check({"L1": torch.tensor(3e38), "L_A": torch.tensor(-1.0)}, 20, tmp_path)
+def test_finite_losses_and_weights_pass(tmp_path):
+    terms = {"L1": torch.tensor(3e38), "L_A": torch.tensor(-1.0)}
+    diverging.check(terms, state(), 20, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model", "ema", "discriminator"])
+@pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
+def test_one_number_of_any_network_is_enough(tmp_path, name, wrong):
+    found = state()
+    with torch.no_grad():
+        getattr(found, name).running_var[1] = wrong
+    with pytest.raises(DivergedError, match=f"by step 7: {name} has weights that are not finite;"):
+        diverging.check({}, found, 7, tmp_path)

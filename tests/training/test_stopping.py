@@ -1,5 +1,7 @@
 """A run that is told to end does so between two steps, and loses none."""
 
+import contextlib
+import itertools
 import json
 import signal
 import threading
@@ -64,6 +66,19 @@ def test_the_step_in_hand_is_finished_and_kept(number, whole, photographs, tmp_p
     assert not any((out / "samples").glob("*"))  # it was not measured: it was to end
     last = loop.train(CONFIG, Batches(photographs, CONFIG), photographs[:3], out, resume=True)
     assert hashes(last) == hashes(whole)
+
+
+def test_a_signal_between_two_looks_loses_no_step(photographs, tmp_path, monkeypatch):
+    looks = itertools.count(1)
+    monkeypatch.setattr(stopping, "told", lambda: contextlib.nullcontext(lambda: next(looks) >= 3))
+    monkeypatch.setattr(loop, "_evaluate", lambda trainer, val, out, record: None)
+    steps, step = [], loop.Trainer.train_step
+    monkeypatch.setattr(
+        loop.Trainer, "train_step", lambda self, *batch: steps.append(1) or step(self, *batch)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(CONFIG, Batches(photographs, CONFIG), photographs[:3], tmp_path)
+    assert checkpoint.describe(checkpoint.find(tmp_path)).step == len(steps)
 
 
 def tell_twice():

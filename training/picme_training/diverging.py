@@ -1,4 +1,4 @@
-"""What keeps a run from diverging, and ends one that has: its losses would say nothing any more."""
+"""What keeps a run from diverging, and ends one that has: nothing comes of it any more."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ from picme_training import checkpoint
 
 
 class DivergedError(PicmeError):
-    """A loss is no finite number any more."""
+    """A loss or a weight is no finite number any more."""
 
 
 def bound(parameters: list[nn.Parameter], most: float) -> None:
@@ -27,14 +27,26 @@ def bound(parameters: list[nn.Parameter], most: float) -> None:
         gradient.nan_to_num_(0.0, 0.0, 0.0)
 
 
-def check(terms: dict[str, Tensor], step: int, out: Path) -> None:
-    """Refuses losses that are not finite.
+def check(terms: dict[str, Tensor], state: checkpoint.State, step: int, out: Path) -> None:
+    """Refuses losses and weights that are not finite.
+
+    Losses alone do not say it: they are those of before the step, whose gradient may be infinite.
+
+    Args:
+        terms: The step's losses by name.
+        state: What a checkpoint would hold; its moments are not looked at.
+        step: The step.
+        out: The run's folder.
 
     Raises:
         DivergedError: One is not; it names the run's newest checkpoint.
     """
     wrong = [
         f"{name} = {float(value)}" for name, value in terms.items() if not math.isfinite(value)
+    ]
+    modules = {"model": state.model, "ema": state.ema, "discriminator": state.discriminator}
+    wrong += [
+        f"{name} has weights that are not finite" for name in modules if not _finite(modules[name])
     ]
     if not wrong:
         return
@@ -46,3 +58,9 @@ def check(terms: dict[str, Tensor], step: int, out: Path) -> None:
         f"the run has diverged by step {step}: {', '.join(wrong)}; begin another with a lower "
         f"schedule.lr or with schedule.clip, {newest}"
     )
+
+
+def _finite(module: nn.Module) -> bool:
+    """Whether all of a module's weights and buffers are; one number is waited for."""
+    values = [x for x in module.state_dict().values() if x.is_floating_point()]
+    return math.isfinite(torch.stack(torch._foreach_norm(values, math.inf)).sum())

@@ -193,7 +193,7 @@ def train(
     Raises:
         KeyboardInterrupt: The process was told to end (see `stopping`); the last step that was
             computed has a checkpoint.
-        DivergedError: A loss is not finite.
+        DivergedError: A loss or a weight is not finite.
         InputError: `out` holds a run and `resume` is not set, or its configuration is another one,
             or `stop` lies behind it or past the last step.
     """
@@ -226,19 +226,19 @@ def train(
                 if record is not None:
                     _log(trainer.step, terms, speed, record)
             due = _due(trainer.step, every, steps)
-            if due or told() or trainer.step % LOG_EVERY == 0:
+            kept = due or told()  # one look: a signal may come between two
+            if kept or trainer.step % LOG_EVERY == 0:
                 with distributed.agreed():
-                    diverging.check(terms, trainer.step, out)
-            if due or told():
+                    diverging.check(terms, trainer.state, trainer.step, out)
+            if kept:
                 with distributed.agreed():  # the others wait here
-                    if record is not None:
-                        # first, for an evaluation takes its time and may be cut off
+                    if record is not None:  # first kept, for an evaluation may be cut off
                         checkpoint.save(out, trainer.step, trainer.pictures, config, trainer.state)
                         if due:
                             _evaluate(trainer, val, out, record)
                 began, seen = time.monotonic(), 0
-            if told():
-                raise KeyboardInterrupt
+                if told():
+                    raise KeyboardInterrupt
     return distributed.first(lambda: checkpoint.find(out))
 
 
