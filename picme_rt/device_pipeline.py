@@ -201,16 +201,20 @@ class DevicePipeline:
         """One run, and a look at what the networks gave.
 
         Pictures are looked at the first time that something is asked in a way: later they do not
-        leave the GPU.
+        leave the GPU. A way that failed is new the next time.
         """
         new = run.is_new(way)
-        run.run(asked, way)
-        output_checks.check_values(
-            {name: run.result(name) for name in (*Mixture._fields, "log_prob")}
-        )
-        if new:
-            pictures = run.pictures().reshape(-1, 3, self._size, self._size)
-            output_checks.check_picture(pictures, Box(0, 0, self._size, self._size))
+        try:
+            run.run(asked, way)
+            output_checks.check_values(
+                {name: run.result(name) for name in (*Mixture._fields, "log_prob")}
+            )
+            if new:
+                pictures = run.pictures().reshape(-1, 3, self._size, self._size)
+                output_checks.check_picture(pictures, Box(0, 0, self._size, self._size))
+        except BaseException:
+            run.forget(way)
+            raise
 
     def _ready(self, sizes: Sizes) -> DeviceRun:
         """The buffers, contexts and graphs for a size, made if they are not there."""

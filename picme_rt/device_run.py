@@ -171,8 +171,16 @@ class DeviceRun:
         return self._view("picture")
 
     def is_new(self, way: Way) -> bool:
-        """Whether nothing was run in this way yet."""
+        """Whether nothing was run in this way yet, or the last run of it failed."""
         return way not in self._graphs
+
+    def forget(self, way: Way) -> None:
+        """After an error: lets a way be new again, its graph gone and nothing of it queued."""
+        graph = self._graphs.pop(way, None)
+        with contextlib.suppress(UnavailableError):  # the first error is the one to be read
+            self._cuda.synchronise(self._stream)
+            if graph is not None:
+                self._cuda.destroy_graph(graph)
 
     def keep(self, place: int, k: int) -> int:
         """A copy on the GPU of the first k results of picture `place`; its address."""

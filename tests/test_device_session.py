@@ -299,6 +299,7 @@ def test_an_error_while_a_graph_is_captured_is_told_and_ends_the_capture(
     with pytest.raises(UnavailableError, match="CUDA says: too many registers"):
         opened.complete(*picture, k=1)
     monkeypatch.setattr(_kernels, "composite_cuda", composite)
+    opened.complete(*picture, k=1)
     del gpu.log[:]
     opened.complete(*picture, k=1)
     assert gpu.log == ["use", "capture", "graph", "wait"]
@@ -331,21 +332,50 @@ def test_info_and_the_end(gpu, planned, picture):
             use()
 
 
-def test_values_that_no_network_gives_are_an_error(gpu, opened, picture, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "factor", "message"),
+    [
+        ("mu", np.nan, "encoder gave values of mu"),
+        ("picture", np.nan, "decoder gave"),
+        ("picture", np.float32(1e4), "decoder gave"),
+    ],
+)
+def test_values_that_no_network_gives_are_an_error_each_time(
+    gpu, opened, session, picture, monkeypatch, name, factor, message
+):
     import onnxruntime
 
     run = onnxruntime.InferenceSession.run
 
     def broken(session, names, feeds):
         return [
-            v * np.nan if n == broken.name else v
+            v * factor if n == name else v
             for n, v in zip(names, run(session, names, feeds), strict=True)
         ]
 
-    monkeypatch.setattr(onnxruntime.InferenceSession, "run", broken)
-    for broken.name, message in (("mu", "encoder gave values of mu"), ("picture", "decoder gave")):
-        with pytest.raises(EngineError, match=message):
-            opened.complete(*picture, k=1, seed=0, temperature=1.0 + len(broken.name))
+    with monkeypatch.context() as patch:
+        patch.setattr(onnxruntime.InferenceSession, "run", broken)
+        for _ in range(3):
+            with pytest.raises(EngineError, match=message):
+                opened.complete(*picture, k=1)
+    assert not gpu.graphs
+    assert near(opened.complete(*picture, k=1).images, session.complete(*picture, k=1).images)
+
+
+def test_a_graph_that_fails_is_made_anew(gpu, opened, session, picture, monkeypatch):
+    def fails(stream):
+        patch.undo()  # once
+        raise UnavailableError("an illegal address")
+
+    for _ in range(2):
+        opened.complete(*picture, k=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu, "synchronise", fails)
+        with pytest.raises(UnavailableError, match="an illegal address"):
+            opened.complete(*picture, k=1)
+    assert not gpu.graphs
+    expected = session.complete(*picture, k=1).images
+    assert all(near(opened.complete(*picture, k=1).images, expected) for _ in range(2))
 
 
 @pytest.mark.parametrize(
