@@ -5,8 +5,11 @@ Addresses, streams and graphs are plain integers, as TensorRT and arrays of othe
 them. Everything with a stream is queued and returns at once.
 """
 
+import contextlib
 import ctypes
 import importlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -38,8 +41,11 @@ class Cuda(Protocol):
         """The GPU in use."""
         ...
 
-    def use(self) -> None:
-        """Makes it the GPU of the calling thread, before anything else is called there."""
+    def use(self) -> AbstractContextManager[None]:
+        """Makes it the GPU of the calling thread inside of a block, for all calls below.
+
+        Afterwards the caller's is put back.
+        """
         ...
 
     def allocate(self, size: int) -> int:
@@ -100,20 +106,21 @@ def load(device: int = 0) -> Cuda:
     """
     try:
         runtime = importlib.import_module("cuda.bindings.runtime")
+        driver = importlib.import_module("cuda.bindings.driver")
     except ImportError as exc:
         raise MissingPackageError(
             "TensorRT needs cuda-python, which is not installed or cannot be imported "
             f"({one_line(exc)}); pip install 'cuda-bindings>=13', which the extras tensorrt and "
             "rtx bring"
         ) from exc
-    return _CudaPython(runtime, device)
+    return _CudaPython(runtime, driver, device)
 
 
 class _CudaPython:
     """`Cuda` through cuda-python."""
 
-    def __init__(self, runtime: Any, index: int):
-        self._runtime, self._index = runtime, index
+    def __init__(self, runtime: Any, driver: Any, index: int):
+        self._runtime, self._driver, self._index = runtime, driver, index
         error, count = runtime.cudaGetDeviceCount()
         if error != 0 or count == 0:
             raise UnavailableError(
@@ -137,8 +144,18 @@ class _CudaPython:
             raise UnavailableError(f"CUDA's {name} failed: {self._named(error)}")
         return found[0] if found else None
 
-    def use(self) -> None:
+    @contextlib.contextmanager
+    def use(self) -> Iterator[None]:
+        # contexts are put back, not numbers: cudaSetDevice(0) for a thread that has named no GPU
+        # would begin a context on GPU 0, with its memory, and replace one of the caller's own
+        error, before = self._driver.cuCtxGetCurrent()
+        if error != 0:
+            raise UnavailableError(f"CUDA's cuCtxGetCurrent failed: {error!s}")
         self._call("cudaSetDevice", self._index)
+        try:
+            yield
+        finally:
+            self._driver.cuCtxSetCurrent(before)
 
     def device(self) -> Device:
         found = self._call("cudaGetDeviceProperties", self._index)

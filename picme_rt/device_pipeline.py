@@ -95,13 +95,13 @@ class DevicePipeline:
     def __init__(
         self, engine: Engine, cuda: Cuda, library: Library, found: Plans, kernels: Kernels
     ):
-        cuda.use()
         decoder = plans.decoder_table(engine.tables.decoder)
         self._tables = engine.tables._replace(decoder=decoder)
         self.options, self.device = found.options, cuda.device()
         self._size, self._cuda, self._kernels = engine.size, cuda, kernels
-        self._networks: _Networks | None = _Networks(library, found, self._tables._asdict())
-        self._stream = cuda.new_stream()
+        with cuda.use():
+            self._networks: _Networks | None = _Networks(library, found, self._tables._asdict())
+            self._stream = cuda.new_stream()
         self._runs: OrderedDict[Sizes, DeviceRun] = OrderedDict()
         self._turn = threading.Lock()
 
@@ -116,22 +116,21 @@ class DevicePipeline:
             ClosedError: The pipeline is closed.
             EngineError: A network fails, or gives what no network of an engine gives.
         """
-        with self._turn:
+        with self._turn, self._cuda.use():
             run, found = self._run(jobs, request)
             return found._replace(images=run.result("out")[: len(jobs), : request.k].copy())
 
     def keep(self, job: Job, request: Request) -> tuple[DeviceArray, Found]:
         """Results (k, H, W, 3) of one picture that stay on the GPU."""
-        with self._turn:
+        with self._turn, self._cuda.use():
             run, found = self._run([job], request)
             address = run.keep(0, request.k)
         return self._array(address, (request.k, *job.pixels.shape)), found
 
     def upload(self, images: NDArray[np.uint8]) -> DeviceArray:
         """An array of the host's, on the GPU."""
-        with self._turn:
+        with self._turn, self._cuda.use():
             self.check_open()
-            self._cuda.use()
             images = np.ascontiguousarray(images)
             address = self._cuda.allocate(images.nbytes)
             self._cuda.copy(address, images.ctypes.data, images.nbytes, self._stream)
@@ -141,7 +140,7 @@ class DevicePipeline:
     def mixture(self, job: Job) -> Mixture:
         """What the latents of the largest region are drawn from."""
         request = Request(1, 0, 0, "mean", None, 1.0)
-        with self._turn:
+        with self._turn, self._cuda.use():
             run, _ = self._run([job._replace(parts=job.parts[:1])], request)
             return Mixture(*(run.result(name)[:1].copy() for name in Mixture._fields))
 
@@ -150,12 +149,12 @@ class DevicePipeline:
         with self._turn:
             if self._networks is None:
                 return
-            self._cuda.use()
-            for run in self._runs.values():
-                run.close()
-            self._runs.clear()
-            self._networks = None
-            self._cuda.destroy_stream(self._stream)
+            with self._cuda.use():
+                for run in self._runs.values():
+                    run.close()
+                self._runs.clear()
+                self._networks = None
+                self._cuda.destroy_stream(self._stream)
 
     def check_open(self) -> _Networks:
         """The plans.
@@ -170,7 +169,6 @@ class DevicePipeline:
     def _run(self, jobs: Sequence[Job], request: Request) -> tuple[DeviceRun, Found]:
         """Runs every region of all jobs, each pasted over the one before it."""
         self.check_open()
-        self._cuda.use()
         batch, k = len(jobs), bucket(request.k, self.options.max_k)
         if request.first + k > _SAMPLES:
             k = request.k
@@ -236,8 +234,8 @@ class DevicePipeline:
         cuda = self._cuda
 
         def free() -> None:
-            cuda.use()
-            cuda.free(address)
+            with cuda.use():
+                cuda.free(address)
 
         def fetch() -> NDArray[np.uint8]:
             return download(cuda, address, shape)
@@ -248,12 +246,12 @@ class DevicePipeline:
 
 def download(cuda: Cuda, address: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Bytes of the GPU that nobody writes, on the host."""
-    cuda.use()
     found = np.empty(shape, np.uint8)
-    stream = cuda.new_stream()
-    try:
-        cuda.copy(found.ctypes.data, address, found.nbytes, stream)
-        cuda.synchronise(stream)
-    finally:
-        cuda.destroy_stream(stream)
+    with cuda.use():
+        stream = cuda.new_stream()
+        try:
+            cuda.copy(found.ctypes.data, address, found.nbytes, stream)
+            cuda.synchronise(stream)
+        finally:
+            cuda.destroy_stream(stream)
     return found

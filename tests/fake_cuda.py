@@ -5,8 +5,10 @@ waits until somebody synchronises: so a result that is read too early still hold
 input that is changed too early changes the result. Plans are ONNX files, run by ONNX Runtime.
 """
 
+import contextlib
 import ctypes
 import math
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,12 +44,24 @@ class FakeCuda:
         self.recording = None  # stream, work
         self.log = []  # what was queued, in order; a graph's launch is one entry
         self.next = 0x1000
+        self.thread = threading.local()
 
     def device(self):
         return self.about
 
+    @property
+    def current(self):
+        """The calling thread's GPU; None where it is whatever the caller has."""
+        return getattr(self.thread, "current", None)
+
+    @contextlib.contextmanager
     def use(self):
         self.log.append("use")
+        before, self.thread.current = self.current, self.about.number
+        try:
+            yield
+        finally:
+            self.thread.current = before
 
     def allocate(self, size):
         check(size > 0, "nothing is allocated")

@@ -1,5 +1,6 @@
 """CUDA through cuda-python, and what is said where something is missing."""
 
+import contextlib
 import importlib
 import sys
 from types import ModuleType, SimpleNamespace
@@ -14,7 +15,6 @@ from picme_rt.errors import InputError, MissingPackageError, UnavailableError
 
 CALLS = {
     "device": (),
-    "use": (),
     "allocate": (64,),
     "free": (0x1000,),
     "new_stream": (),
@@ -32,6 +32,21 @@ CONSTANTS = {
     "cudaMemcpyKind": SimpleNamespace(cudaMemcpyDefault=4),
     "cudaStreamCaptureMode": SimpleNamespace(cudaStreamCaptureModeThreadLocal=1),
 }
+
+
+class Driver(ModuleType):
+    """`cuda.bindings.driver`, of a thread that has a context."""
+
+    def __init__(self, called, context=0xC0):
+        super().__init__("cuda.bindings.driver")
+        self.called, self.context, self.error = called, context, 0
+
+    def cuCtxGetCurrent(self):  # CUDA's name
+        return self.error, self.context
+
+    def cuCtxSetCurrent(self, context):  # CUDA's name
+        self.called.append(("cuCtxSetCurrent", context))
+        return (0,)
 
 
 class Runtime(ModuleType):
@@ -73,6 +88,8 @@ def runtime(monkeypatch):
         for name in ("cuda", "cuda.bindings"):
             monkeypatch.setitem(sys.modules, name, ModuleType(name))
         monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", found)
+        driver = found.driver = Driver(found.called)
+        monkeypatch.setitem(sys.modules, "cuda.bindings.driver", driver)
         return found
 
     return install
@@ -91,7 +108,6 @@ def test_every_call_is_cudas_own(runtime):
     cuda.destroy_graph(7)
     assert found.called == [
         ("cudaGetDeviceProperties", 1),
-        ("cudaSetDevice", 1),
         ("cudaMalloc", 64),
         ("cudaFree", 0x1000),
         ("cudaStreamCreateWithFlags", 1),
@@ -107,6 +123,26 @@ def test_every_call_is_cudas_own(runtime):
         ("cudaFreeHost", found.pinned.ctypes.data),
         ("cudaGraphExecDestroy", 7),
     ]
+
+
+@pytest.mark.parametrize("context", [0xC0, 0], ids=["the caller has one", "it has none"])
+def test_a_gpu_is_used_inside_of_a_block_and_the_callers_context_is_put_back(runtime, context):
+    found = runtime()
+    cuda, found.driver.context = cuda_runtime.load(1), context
+    del found.called[:]
+    with contextlib.suppress(ZeroDivisionError), cuda.use():
+        assert found.called == [("cudaSetDevice", 1)]
+        raise ZeroDivisionError
+    assert found.called == [("cudaSetDevice", 1), ("cuCtxSetCurrent", context)]
+
+
+def test_no_gpu_is_used_that_cannot_be(runtime):
+    found = runtime(fails="cudaSetDevice")
+    with pytest.raises(UnavailableError, match="cudaSetDevice failed"), cuda_runtime.load().use():
+        pytest.fail("it is used")
+    found.driver.error = 3
+    with pytest.raises(UnavailableError, match="cuCtxGetCurrent failed: 3"):
+        cuda_runtime.load().use().__enter__()
 
 
 @pytest.mark.parametrize(
@@ -125,9 +161,13 @@ def test_what_fails_is_said_with_cudas_word(runtime, name, fails):
 
 
 def test_the_real_bindings_have_every_call():
-    real = importlib.import_module("cuda.bindings.runtime")
+    real, driver = (importlib.import_module(f"cuda.bindings.{n}") for n in ("runtime", "driver"))
     stand_in = Runtime()
-    cuda = cuda_runtime._CudaPython(stand_in, 0)
+    cuda = cuda_runtime._CudaPython(stand_in, Driver([]), 0)
+    with cuda.use():
+        pass
+    assert callable(driver.cuCtxGetCurrent)
+    assert callable(driver.cuCtxSetCurrent)
     for name, arguments in CALLS.items():
         getattr(cuda, name)(*arguments)
     cuda.free_host(cuda.allocate_host(64))

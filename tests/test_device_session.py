@@ -332,6 +332,45 @@ def test_info_and_the_end(gpu, planned, picture):
             use()
 
 
+CALLS = (
+    "allocate", "free", "allocate_host", "free_host", "new_stream", "destroy_stream", "copy",
+    "synchronise", "begin_capture", "end_capture", "launch", "destroy_graph",
+)  # fmt: skip
+
+
+def test_every_call_is_made_on_its_gpu_and_the_callers_is_put_back(
+    gpu, planned, picture, monkeypatch
+):
+    made, outside = set(), []
+
+    def watched(name, call):
+        def calls(*arguments):
+            made.add(name)
+            if gpu.current is None:
+                outside.append(name)
+            return call(*arguments)
+
+        return calls
+
+    for name in CALLS:
+        monkeypatch.setattr(gpu, name, watched(name, getattr(gpu, name)))
+    session = picme_rt.Session(planned, backend="tensorrt")
+    kept = [
+        session.complete(*picture, k=1, device_output=True).images for _ in range(3)
+    ]  # call by call, captured, as a graph
+    kept.append(session.complete(picture[0], picture[1] * 0, k=1, device_output=True).images)
+    encoded = session.encode(*picture)
+    assert encoded.mixture is not None
+    for use in (encoded.complete, kept[0].numpy, kept.clear, session.close):
+        use()
+        assert gpu.current is None
+    with pytest.raises(ClosedError):
+        encoded.complete()
+    assert gpu.current is None
+    assert outside == []
+    assert made == set(CALLS)
+
+
 @pytest.mark.parametrize(
     ("name", "factor", "message"),
     [
