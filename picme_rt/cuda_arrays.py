@@ -159,10 +159,25 @@ def _interface(array: object) -> Mapping[str, object]:
 
 def is_on_gpu(array: object) -> bool:
     """Whether an array says that it lies on a GPU."""
-    if _interface(array):
-        return True
+    return bool(_interface(array)) or dlpack_gpu(array) is not None
+
+
+def dlpack_gpu(array: object) -> int | None:
+    """The GPU that an array names by DLPack; None for one on the host, or without DLPack."""
     where = getattr(array, "__dlpack_device__", None)
-    return where is not None and where()[0] in (dlpack.CUDA, dlpack.CUDA_MANAGED)
+    kind, number = where() if where is not None else (dlpack.CPU, 0)
+    return int(number) if kind in (dlpack.CUDA, dlpack.CUDA_MANAGED) else None
+
+
+def says_its_stream(array: object) -> bool:
+    """Whether a reader is told what to wait for by the array's interface alone.
+
+    Before version 3 it had no entry for it; torch's is of version 2.
+    """
+    interface = _interface(array)
+    version = interface.get("version")
+    named = interface.get("stream") is not None
+    return named or (isinstance(version, int) and version >= 3)
 
 
 def described(name: str, array: object, stream: int) -> dlpack.Tensor:
@@ -173,6 +188,15 @@ def described(name: str, array: object, stream: int) -> dlpack.Tensor:
     """
     if interface := _interface(array):
         return _from_interface(name, array, interface)
+    return exported(name, array, stream)
+
+
+def exported(name: str, array: object, stream: int) -> dlpack.Tensor:
+    """What an array on a GPU says by DLPack; what makes it comes before what `stream` does next.
+
+    Raises:
+        InputError: It is not on a GPU, or cannot be read.
+    """
     where = getattr(array, "__dlpack_device__", None)
     device = where() if where is not None else None
     if device is None or device[0] not in (dlpack.CUDA, dlpack.CUDA_MANAGED):

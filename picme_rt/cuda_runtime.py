@@ -80,6 +80,14 @@ class Cuda(Protocol):
         """Waits until all that is queued is done."""
         ...
 
+    def synchronise_all(self) -> None:
+        """Waits until everything is done that is queued on the GPU, by whomever."""
+        ...
+
+    def holder(self, address: int) -> int | None:
+        """The number of the GPU that holds an address, this or another; None if none does."""
+        ...
+
     def begin_capture(self, stream: int) -> None:
         """From now on what is queued is recorded, not run."""
         ...
@@ -188,6 +196,13 @@ class _CudaPython:
 
     def synchronise(self, stream: int) -> None:
         self._call("cudaStreamSynchronize", stream)
+
+    def synchronise_all(self) -> None:
+        self._call("cudaDeviceSynchronize")
+
+    def holder(self, address: int) -> int | None:
+        number = int(self._call("cudaPointerGetAttributes", address).device)
+        return number if number >= 0 else None
 
     def begin_capture(self, stream: int) -> None:
         # of this thread: what others call meanwhile does not break it

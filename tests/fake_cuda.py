@@ -146,6 +146,13 @@ class FakeCuda:
             each()
         self.log.append("wait")
 
+    def synchronise_all(self):
+        for stream in self.streams:
+            self.synchronise(stream)
+
+    def holder(self, address):
+        return self.about.number if self.found(address, 1)[0] == "gpu" else None
+
     def begin_capture(self, stream):
         check(self.recording is None and stream in self.streams, "a capture inside of a capture")
         self.recording = stream, []

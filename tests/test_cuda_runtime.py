@@ -21,6 +21,8 @@ CALLS = {
     "destroy_stream": (9,),
     "copy": (1, 2, 3, 9),
     "synchronise": (9,),
+    "synchronise_all": (),
+    "holder": (0x1000,),
     "begin_capture": (9,),
     "end_capture": (9,),
     "launch": (7, 9),
@@ -54,7 +56,7 @@ class Runtime(ModuleType):
 
     def __init__(self, *, count=2, fails=None):
         super().__init__("cuda.bindings.runtime")
-        self.count, self.fails, self.called = count, fails, []
+        self.count, self.fails, self.called, self.holder = count, fails, [], 1
         self.pinned = np.zeros(64, np.uint8)
         vars(self).update(CONSTANTS)
 
@@ -63,6 +65,7 @@ class Runtime(ModuleType):
             raise AttributeError(name)
         about = SimpleNamespace(name=b"Fake GPU\0\0", major=9, minor=0)
         values = {
+            "cudaPointerGetAttributes": (SimpleNamespace(device=self.holder),),
             "cudaGetDeviceCount": (self.count,),
             "cudaGetErrorName": (b"cudaErrorOfTheTest",),
             "cudaGetDeviceProperties": (about,),
@@ -101,6 +104,7 @@ def test_every_call_is_cudas_own(runtime):
     gave = {name: getattr(cuda, name)(*arguments) for name, arguments in CALLS.items()}
     assert gave["device"] == (1, "Fake GPU", (9, 0))
     assert (gave["allocate"], gave["new_stream"], gave["end_capture"]) == (0x1000, 9, 7)
+    assert gave["holder"] == 1
     memory = cuda.allocate_host(64)
     memory[:] = 3
     assert (found.pinned == 3).all()
@@ -114,6 +118,8 @@ def test_every_call_is_cudas_own(runtime):
         ("cudaStreamDestroy", 9),
         ("cudaMemcpyAsync", 1, 2, 3, 4, 9),
         ("cudaStreamSynchronize", 9),
+        ("cudaDeviceSynchronize",),
+        ("cudaPointerGetAttributes", 0x1000),
         ("cudaStreamBeginCapture", 9, 1),
         ("cudaStreamEndCapture", 9),
         ("cudaGraphInstantiate", 6, 0),
@@ -123,6 +129,8 @@ def test_every_call_is_cudas_own(runtime):
         ("cudaFreeHost", found.pinned.ctypes.data),
         ("cudaGraphExecDestroy", 7),
     ]
+    found.holder = -2  # CUDA's word for the host
+    assert cuda.holder(0x1000) is None
 
 
 @pytest.mark.parametrize("context", [0xC0, 0], ids=["the caller has one", "it has none"])
