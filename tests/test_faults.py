@@ -458,6 +458,14 @@ def test_one_picture_on_a_full_disk_is_one_line_too(picme, pictures, engine, tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_learning_a_picture_on_a_full_disk_is_one_line_too(picme, pictures, tmp_path):
+    places = pictures / "images" / "0.png", pictures / "masks" / "0.png"
+    how = ["--preset", "fast", "--naive", "telea", "-o", tmp_path / "engine"]
+    line = one_line(picme("internal", *places, *how, largest=10_000), "File too large")
+    assert line == f"picme: {tmp_path}/engine.run/naive: File too large"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["run.json"]
+
+
 # Ctrl-C
 
 

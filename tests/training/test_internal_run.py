@@ -60,7 +60,9 @@ def test_a_picture_becomes_a_pyramid_of_frozen_scales(img, hole, tmp_path):
     assert (made[0] != made[1])[hole].any()
     assert {p.name for p in (tmp_path / "scales").iterdir()} == {"00", "01", "02"}
     assert (tmp_path / "scales" / "02" / "preview.png").is_file()
-    assert (tmp_path / "naive" / "naive.png").is_file()
+    kept = [p.stat().st_mode for p in (tmp_path / "naive").iterdir()]
+    assert len(kept) == 3  # tensors, their digest and a picture
+    assert len(set(kept)) == 1  # tensors too are for whom the umask lets read
 
 
 @pytest.mark.parametrize(

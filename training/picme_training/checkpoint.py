@@ -56,8 +56,8 @@ def save(run: Path, step: int, pictures: int, config: RunConfig, state: State) -
         modules = {"model": state.model, "ema": state.ema, "discriminator": state.discriminator}
         for name, module in modules.items():
             tensors = {k: v.contiguous() for k, v in module.state_dict().items()}
-            _write(tensors, fresh / f"{name}.safetensors")
-        _write(_moments(state.optimizers), fresh / "optimizer.safetensors")
+            write(tensors, fresh / f"{name}.safetensors")
+        write(_moments(state.optimizers), fresh / "optimizer.safetensors")
         _describe(fresh, step, pictures, config)
     for old in _all(run)[:-KEPT]:
         atomic.remove(old)
@@ -153,12 +153,12 @@ def average(run: Path, places: list[Path], shares: list[float]) -> Path:
     with atomic.directory(place) as fresh:
         for name in ("model", "ema"):
             parts = [tensors(one, name) for one in places]
-            _write(
+            write(
                 {key: _mean([part[key] for part in parts], shares) for key in parts[-1]},
                 fresh / f"{name}.safetensors",
             )
         for name in ("discriminator", "optimizer"):
-            _write(tensors(places[-1], name), fresh / f"{name}.safetensors")
+            write(tensors(places[-1], name), fresh / f"{name}.safetensors")
         _describe(fresh, last.step, last.pictures, last.config)
     return place
 
@@ -180,7 +180,12 @@ def _describe(fresh: Path, step: int, pictures: int, config: RunConfig) -> None:
     (fresh / "checkpoint.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _write(tensors: dict[str, Tensor], path: Path) -> None:
+def write(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes tensors as safetensors, with the modes of the folder.
+
+    Raises:
+        OSError: They cannot be written; its filename is `path`.
+    """
     try:
         save_file(tensors, path)
     except SafetensorError as exc:

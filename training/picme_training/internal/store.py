@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from picme_rt import atomic, files
 from picme_rt.errors import InputError
 from picme_rt.images import Image
+from picme_training import checkpoint
 from picme_training.internal.cascade import Frozen
 from picme_training.internal.scale import Trained
 from picme_training.internal.stack import BLOCKS, Stack
@@ -123,8 +124,7 @@ def _place(run: Path, index: int) -> Path:
 
 def _write(place: Path, name: str, tensors: dict[str, Tensor]) -> None:
     path = place / f"{name}.safetensors"
-    with atomic.named(path):
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
+    checkpoint.write({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     (place / f"{name}.json").write_text(json.dumps({"sha256": digest}) + "\n")
 
