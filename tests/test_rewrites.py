@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 from onnx_models import model_of, rewritten, run
 
 from picme_export import export, plan_verb, rewrites, verb
@@ -64,10 +65,7 @@ def test_a_convolution_that_something_else_takes_stays():
 
 @pytest.mark.parametrize(("channels", "times"), [(3, 1), (8, 1), (9, 0)])
 def test_a_mean_before_a_narrow_1x1_goes_into_it(channels, times):
-    nodes = [("AveragePool", ["x"], "p", POOL), ("Conv", ["p", "w", "b"], "out", {})]
-    weights = {"w": (5, channels, 1, 1), "b": (5,)}
-    model = model_of(nodes, {"x": (channels, 6, 9)}, weights)
-    rewritten(pooled_convolutions.rewrite, model, times)
+    rewritten(pooled_convolutions.rewrite, narrow(channels), times)
 
 
 def two_up(other=(4, 5, 7), about=UP, more=()):
@@ -130,8 +128,7 @@ def test_concatenations_that_lose_nothing_stay(widths):
 
 @pytest.mark.parametrize("sides", [(5, 7), (1, 1), (1, 6), (8, 8)])
 def test_a_transposed_convolution_becomes_its_four_phases(sides):
-    nodes = [("ConvTranspose", ["x", "w", "b"], "out", UP)]
-    model = model_of(nodes, {"x": (3, *sides)}, {"w": (3, 4, 3, 3), "b": (4,)})
+    model = lone_up(sides)
     found = rewritten(transposed_phases.rewrite, model, 1)
     assert found == {"Conv": 4, "Concat": 1, "DepthToSpace": 1}
     taps = {tuple(w.dims) for w in model.graph.initializer}
@@ -184,6 +181,35 @@ def test_a_head_reads_the_phases_and_its_reflection_is_their_border(sides, colou
 )
 def test_other_heads_stay(model):
     rewritten(phase_heads.rewrite, model, 0)
+
+
+def narrow(channels):
+    nodes = [("AveragePool", ["x"], "p", POOL), ("Conv", ["p", "w", "b"], "out", {})]
+    return model_of(nodes, {"x": (channels, 6, 9)}, {"w": (5, channels, 1, 1), "b": (5,)})
+
+
+def lone_up(sides=(5, 7)):
+    nodes = [("ConvTranspose", ["x", "w", "b"], "out", UP)]
+    return model_of(nodes, {"x": (3, *sides)}, {"w": (3, 4, 3, 3), "b": (4,)})
+
+
+@pytest.mark.parametrize(
+    ("one", "model"),
+    [
+        (pooled_convolutions, pooled((3, 8, 8), (5, 3, 3, 3))),
+        (pooled_convolutions, narrow(3)),
+        (joined_transposed, two_up()),
+        (transposed_phases, lone_up()),
+        (phase_heads, head()),
+    ],
+    ids=["pooled", "pooled before", "joined", "phases", "head"],
+)
+def test_a_bias_that_is_computed_is_never_lost(one, model):
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "b")
+    half = numpy_helper.to_array(bias).astype(np.float16)
+    bias.CopyFrom(numpy_helper.from_array(half, "half"))
+    model.graph.node.insert(0, helper.make_node("Cast", ["half"], ["b"], "widen", to=1))
+    rewritten(one.rewrite, model, 0)
 
 
 def unshuffled(

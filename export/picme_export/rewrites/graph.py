@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 Attribute = int | float | str | list[int]
+Parameters = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 _KEEP_CHANNELS = ("Add", "InstanceNormalization", "LeakyRelu", "Pad", "Slice", "Tanh")
 """A result has as many channels as the first input; an engine's Slice takes sides alone."""
 
@@ -87,6 +88,14 @@ class Graph:
         if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
             return None
         return np.asarray(numpy_helper.to_array(tensor), np.float32)
+
+    def parameters(self, conv: onnx.NodeProto) -> Parameters | None:
+        """Weight and bias (None without one) of a convolution, if all it has lies in the file."""
+        found = [self.weight(name) for name in conv.input[1:] if name]
+        there = [one for one in found if one is not None]
+        if len(there) < len(found):
+            return None
+        return there[0], there[1] if len(there) > 1 else None
 
     def integers(self, name: str) -> list[int] | None:
         """Integers that lie in the file."""

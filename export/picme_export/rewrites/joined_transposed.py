@@ -21,15 +21,14 @@ def rewrite(graph: Graph) -> int:
         about = attributes_of(one)
         if about != attributes_of(other) or about.get("group", 1) != 1:
             continue
-        kernels = [graph.weight(node.input[1]) for node in (one, other)]
-        biases = [graph.weight(n.input[2]) if len(n.input) > 2 else None for n in (one, other)]
-        if kernels[0] is None or kernels[1] is None or kernels[0].shape[1:] != kernels[1].shape[1:]:
+        found = [p for p in map(graph.parameters, (one, other)) if p is not None]
+        if len(found) < 2 or len({weight.shape[1:] for weight, _ in found}) > 1:
             continue
         if graph.shape(one.input[0])[2:] != graph.shape(other.input[0])[2:]:
             continue
         both = graph.put("Concat", [one.input[0], other.input[0]], axis=1)
-        inputs = [both, graph.keep(np.concatenate([kernels[0], kernels[1]]))]
-        known = [bias for bias in biases if bias is not None]
+        inputs = [both, graph.keep(np.concatenate([weight for weight, _ in found]))]
+        known = [bias for _, bias in found if bias is not None]
         if known:
             inputs.append(graph.keep(np.asarray(np.sum(known, axis=0), np.float32)))
         graph.give(add.output[0], graph.put("ConvTranspose", inputs, **about))  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ def rewrite(graph: Graph) -> int:
         shuffle = act and graph.maker(act.input[0], "DepthToSpace")
         if pad is None or act is None or shuffle is None:
             continue
-        weight, wanted = graph.weight(conv.input[1]), graph.integers(pad.input[1])
+        found, wanted = graph.parameters(conv), graph.integers(pad.input[1])
         phases = graph.maker(shuffle.input[0], "Concat")
         if attributes_of(shuffle) != {"blocksize": 2, "mode": "DCR"} or phases is None:
             continue
@@ -42,11 +42,11 @@ def rewrite(graph: Graph) -> int:
             continue
         if attributes_of(pad).get("mode") != "reflect" or wanted != [0, 0, 1, 1, 0, 0, 1, 1]:
             continue
-        if weight is None or weight.shape[2:] != (3, 3) or weight.shape[0] > 4:
+        if found is None or found[0].shape[2:] != (3, 3) or found[0].shape[0] > 4:
             continue
         if not is_plain(conv, pads=[0, 0, 0, 0]):
             continue
-        bias = graph.weight(conv.input[2]) if len(conv.input) > 2 else None
+        weight, bias = found
         slope = attributes_of(act)["alpha"]
         total = ""
         for (a, b), phase in zip(itertools.product((0, 1), (0, 1)), phases.input, strict=True):

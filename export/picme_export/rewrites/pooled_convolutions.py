@@ -28,11 +28,11 @@ def rewrite(graph: Graph) -> int:
         conv = graph.maker(pool.input[0], "Conv")
         sides = graph.shape(pool.input[0])[2:]
         if conv is not None and graph.only_taker(conv.output[0]) is not None:
-            weight = graph.weight(conv.input[1])
+            found = graph.parameters(conv)
             even = all(side and side % 2 == 0 for side in sides)  # 0: not known
             fits = is_plain(conv, pads=[1, 1, 1, 1]) and even
-            if weight is not None and weight.shape[2:] == (3, 3) and fits:
-                bias = graph.weight(conv.input[2]) if len(conv.input) > 2 else None
+            if found is not None and found[0].shape[2:] == (3, 3) and fits:
+                weight, bias = found
                 wide = _mean_of_shifts(weight)
                 graph.give(
                     pool.output[0],
@@ -42,10 +42,12 @@ def rewrite(graph: Graph) -> int:
                 continue
         after = graph.only_taker(pool.output[0])
         if after is not None and after.op_type == "Conv" and is_plain(after, pads=[0, 0, 0, 0]):
-            weight = graph.weight(after.input[1])
-            if weight is None or weight.shape[2:] != (1, 1) or weight.shape[1] > MOST_CHANNELS:
+            found = graph.parameters(after)
+            if found is None:
                 continue
-            bias = graph.weight(after.input[2]) if len(after.input) > 2 else None
+            weight, bias = found
+            if weight.shape[2:] != (1, 1) or weight.shape[1] > MOST_CHANNELS:
+                continue
             wide = np.broadcast_to(weight / 4, (*weight.shape[:2], 2, 2))
             new = graph.conv(pool.input[0], wide, bias, strides=(2, 2), pads=(0, 0, 0, 0))
             graph.give(after.output[0], new)

@@ -25,10 +25,10 @@ def rewrite(graph: Graph) -> int:
     done = 0
     for node in graph.nodes("ConvTranspose"):
         fits = is_plain(node, strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1])
-        weight = graph.weight(node.input[1])
-        if not fits or weight is None or weight.shape[2:] != (3, 3):
+        found = graph.parameters(node)
+        if not fits or found is None or found[0].shape[2:] != (3, 3):
             continue
-        bias = graph.weight(node.input[2]) if len(node.input) > 2 else None
+        weight, bias = found
         inputs = graph.parts(node.input[0])
         if sum(graph.channels(part) for part in inputs) != weight.shape[0]:
             continue  # the channels of a part are not known
