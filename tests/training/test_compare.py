@@ -1,10 +1,15 @@
+import contextlib
 import importlib.util
+import io
 import json
+import subprocess
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from picme_rt import cli
 from picme_rt.errors import InputError
 from picme_training import config
 
@@ -28,6 +33,22 @@ def plan(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def in_this_process(compare, monkeypatch):
+    """`picme` without processes of its own, which import torch for seconds."""
+
+    def run(command, *, stderr, **_):
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(stderr):
+            code = cli.main(command[3:])
+        return SimpleNamespace(returncode=code, stdout=said.getvalue())
+
+    stand_in = SimpleNamespace(run=run, PIPE=subprocess.PIPE)
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "subprocess", stand_in)
+        yield patch
 
 
 def test_the_shipped_plan_compares_one_primitive_with_six_and_nothing_else(compare):
@@ -98,7 +119,7 @@ def test_the_table_has_mean_and_deviation_over_the_seeds(compare, tmp_path):
 
 
 def test_a_stage_of_a_run_is_measured_and_the_next_one_goes_on(
-    compare, plan, picture_folder, tmp_path, capsys
+    compare, plan, picture_folder, tmp_path, capsys, in_this_process
 ):
     row = '[one]\nconfig = "cats64"\nseeds = [3]\npictures = 6\n'
     row += "set.schedule = {batch = 2}\nset.loss = {perceptual = 0.0}\n"
@@ -117,7 +138,7 @@ def test_a_stage_of_a_run_is_measured_and_the_next_one_goes_on(
 
 
 def test_what_is_asked_for_is_trained_and_measured_once(
-    compare, plan, picture_folder, tmp_path, capsys
+    compare, plan, picture_folder, tmp_path, capsys, in_this_process
 ):
     row = '[one]\nconfig = "cats64"\nseeds = [3]\npictures = 4\n'
     row += "set.schedule = {batch = 2}\nset.loss = {perceptual = 0.0}\n"
@@ -132,6 +153,7 @@ def test_what_is_asked_for_is_trained_and_measured_once(
     assert "| one | 4 | 1 |" in capsys.readouterr().out
     assert (checkpoint / "checkpoint.json").stat().st_mtime_ns == trained
     assert json.loads((out / "one-3-4" / "report.json").read_text())["measures"]["model"]["PSNR"]
+    in_this_process.undo()  # one by a process
     assert compare.main([*given[:-1], str(tmp_path / "x"), "--device", "nowhere"]) == 1
     assert "picme train of one-3-4 failed: see" in capsys.readouterr().err
     Path(given[0]).write_text(row + "set.masks = {centre = 2.0}\n")
