@@ -12,7 +12,7 @@ from picme_rt import onnx_file, tensors
 from picme_rt.errors import EngineError
 from picme_rt.framing import Box
 from picme_rt.graph_nodes import Call, Value
-from picme_rt.onnx_file import Declared, Model, Weight
+from picme_rt.onnx_file import Declared, Model, Node, Weight
 from picme_rt.operators import RULES
 from picme_rt.windows import Crop, Windows, windows
 
@@ -41,6 +41,78 @@ class Cost(NamedTuple):
     macs: int
 
 
+class Shapes:
+    """Every shape of one graph, for one box after another.
+
+    Whether a window is inside of its map, whether maps that meet are alike and what the name of an
+    axis stands for are questions of each box, and no few boxes answer them for all. What a graph
+    may make of the rows of a box never falls when they grow, but they do not grow with the box:
+    where window i begins within window i - 1 is what rounding leaves, 0 here and 1 or 3 a pixel
+    further. So the window of a wrong sum of rows may be right for any few boxes and beyond its map
+    for the next. Hence a decoder is followed anew for each box that it is asked for
+    (`backends.graphs`), as far as the box reaches; all else is worked out once.
+
+    Args:
+        content: All bytes of the ONNX file.
+        graph: Inputs and outputs that it must have, in this order.
+        pixels: Of its picture, which say how much it may take.
+
+    Raises:
+        EngineError: As `check`, as far as no box matters.
+    """
+
+    def __init__(self, content: bytes, graph: tensors.Graph, pixels: int):
+        model = onnx_file.parse(content)
+        _check_ends("inputs", model.inputs, graph.inputs)
+        _check_ends("outputs", model.outputs, graph.outputs)
+        _check_stored(model)
+        self._graph = graph
+        given = {weight.name: _weight(weight) for weight in model.weights}
+        for one in model.inputs:
+            if one.kind == "float32":
+                sides = (n for n in one.shape[1:] if isinstance(n, int))
+                given[one.name] = Value("float32", (1, *sides))
+        before, self._nodes, of_box = _split(model)
+        self._before = _Trace(given, pixels)
+        self._before.taken = sum(_bytes(given[t.name]) for t in graph.inputs if t.name in given)
+        self._before.follow(before)
+        self._lengths = {str(t.shape[0]): 1 for t in model.inputs if t.kind == "float32"}  # batch
+        for declared in model.values:
+            if declared.name not in of_box:
+                self._before.check(declared, self._lengths)
+        cropped = {t.name for t in graph.outputs if t.cropped}
+        self._declared = tuple(
+            one
+            for one in (*(v for v in model.values if v.name in of_box), *model.outputs)
+            if one.name not in cropped
+        )
+
+    def cost(self, asked: Windows | None) -> Cost:
+        """What the graph takes for these windows of a box; None where it takes no box.
+
+        Raises:
+            EngineError: As `check`, for this box.
+        """
+        trace = self._before.copy()
+        if asked is not None:
+            box = Value("int64", asked.rows.shape, tuple(asked.rows.ravel().tolist()), free=True)
+            trace.known |= {t.name: box for t in self._graph.inputs if t.kind == "int64"}
+            trace.taken += _bytes(box)
+        trace.follow(self._nodes)
+        for tensor in self._graph.outputs:
+            shape = (1, *tensor.shape)
+            if tensor.cropped and asked is not None:
+                made = asked.made
+                shape = (1, *tensor.shape[:-2], made.bottom - made.top, made.right - made.left)
+            if (got := trace.known.get(tensor.name, _NOTHING)).shape != shape:
+                raise EngineError(f"output {tensor.name} must be {shape}, got {got.shape}")
+        lengths = dict(self._lengths)
+        for declared in self._declared:
+            trace.check(declared, lengths)
+        shapes = {name: value.shape for name, value in trace.known.items()}
+        return Cost(shapes, trace.taken, trace.macs)
+
+
 def check(content: bytes, graph: tensors.Graph, crops: tuple[Crop, ...] = ()) -> Cost:
     """Refuses a graph that is not as our exporter writes it, or takes more than a picture can.
 
@@ -48,7 +120,7 @@ def check(content: bytes, graph: tensors.Graph, crops: tuple[Crop, ...] = ()) ->
         content: All bytes of the ONNX file.
         graph: Inputs and outputs that it must have, in this order.
         crops: Of a decoder with a box: it is looked at with the whole picture, and with boxes of
-            one pixel in the middle and in two corners.
+            one pixel in the middle and in two corners. `checked` gives what looks at others.
 
     Returns:
         What it takes, with a box that is the whole picture.
@@ -57,50 +129,33 @@ def check(content: bytes, graph: tensors.Graph, crops: tuple[Crop, ...] = ()) ->
         EngineError: The graph is damaged or foreign, has another operator or attribute, another
             input or output, shapes that do not follow from each other, or is too large.
     """
-    model = onnx_file.parse(content)
-    _check_ends("inputs", model.inputs, graph.inputs)
-    _check_ends("outputs", model.outputs, graph.outputs)
+    return checked(content, graph, crops)[1]
+
+
+def checked(content: bytes, graph: tensors.Graph, crops: tuple[Crop, ...]) -> tuple[Shapes, Cost]:
+    """Likewise, and its shapes for the boxes that come."""
     side = _side(graph)
+    shapes = Shapes(content, graph, side**2)
     places = (side // 2, 0, side - 1) if crops else ()
     for box in (*(Box(at, at, at + 1, at + 1) for at in places), Box(0, 0, side, side)):
-        found = _check_box(model, graph, side**2, windows(side, crops, box))
-    return found
+        found = shapes.cost(windows(side, crops, box))
+    return shapes, found
 
 
 def check_fixed(content: bytes, graph: tensors.Graph, pixels: int) -> Cost:
     """Likewise of a graph without a box, such as a pyramid's, for a picture of so many pixels."""
-    model = onnx_file.parse(content)
-    _check_ends("inputs", model.inputs, graph.inputs)
-    _check_ends("outputs", model.outputs, graph.outputs)
-    return _check_box(model, graph, pixels, None)
+    return Shapes(content, graph, pixels).cost(None)
 
 
 def cost(content: bytes, graph: tensors.Graph, crops: tuple[Crop, ...], box: Box) -> Cost:
     """What a checked decoder takes for a box of its picture."""
     side = _side(graph)
-    return _check_box(onnx_file.parse(content), graph, side**2, windows(side, crops, box))
+    return Shapes(content, graph, side**2).cost(windows(side, crops, box))
 
 
 def _side(graph: tensors.Graph) -> int:
     """S, of the picture that both graphs work on."""
     return next(t.shape[-1] for t in graph.inputs if t.name == "hole")
-
-
-def _check_box(model: Model, graph: tensors.Graph, pixels: int, asked: Windows | None) -> Cost:
-    known, taken, macs = _run(model, pixels, asked)
-    for tensor in graph.outputs:
-        shape = (1, *tensor.shape)
-        if tensor.cropped and asked is not None:
-            made = asked.made
-            shape = (1, *tensor.shape[:-2], made.bottom - made.top, made.right - made.left)
-        if (got := known.get(tensor.name, _NOTHING)).shape != shape:
-            raise EngineError(f"output {tensor.name} must be {shape}, got {got.shape}")
-    cropped = {tensor.name for tensor in graph.outputs if tensor.cropped}
-    free = {str(one.shape[0]): 1 for one in model.inputs if one.kind == "float32"}  # the batch
-    for declared in (*model.values, *model.outputs):
-        if declared.name not in cropped:
-            _check_declared(declared, known.get(declared.name, _NOTHING), free)
-    return Cost({name: value.shape for name, value in known.items()}, taken, macs)
 
 
 def _check_ends(what: str, got: tuple[Declared, ...], expected: tuple[tensors.Tensor, ...]) -> None:
@@ -118,56 +173,76 @@ def _check_ends(what: str, got: tuple[Declared, ...], expected: tuple[tensors.Te
             )
 
 
-def _check_declared(declared: Declared, value: Value, free: dict[str, int]) -> None:
-    """What the file says of a value must be what follows; a name is one length, here `free`'s."""
-    fits = len(declared.shape) == len(value.shape) and declared.kind == value.kind
-    for said, length in zip(declared.shape, value.shape, strict=False):
-        expected = free.setdefault(said, length) if isinstance(said, str) else said
-        fits = fits and expected in (None, length)
-    if not fits:
-        raise EngineError(
-            f"value {declared.name!r} must be {value.kind} {value.shape}, "
-            f"got {declared.kind} {declared.shape}"
-        )
+class _Trace:
+    """What is known of a graph's values as far as its nodes were followed.
 
+    Attributes:
+        known: Every value so far.
+        taken: Bytes so far, as in `Cost`.
+        macs: Multiplications so far.
+    """
 
-def _run(model: Model, pixels: int, asked: Windows | None) -> tuple[dict[str, Value], int, int]:
-    """Every node in turn, as far as its shapes go: all values, bytes and multiplications."""
-    known = {weight.name: _weight(weight) for weight in model.weights}
-    _check_stored(model)
-    for one in model.inputs:
-        if one.kind == "int64" and asked is not None:  # the box
-            row = tuple(asked.rows.ravel().tolist())
-            known[one.name] = Value("int64", asked.rows.shape, row, free=True)
-            continue
-        known[one.name] = Value("float32", (1, *(n for n in one.shape[1:] if isinstance(n, int))))
-    most = min(FLOATS_PER_PIXEL * 4 * pixels, MOST_BYTES)
-    taken = sum(_bytes(known[one.name]) for one in model.inputs)
-    macs = 0
-    for node in model.nodes:
-        rule = RULES.get(node.operator)
-        if rule is None:
-            raise EngineError(f"it has the operator {node.operator!r}, which no engine has")
-        try:
-            call = Call(node, [known[name] if name else None for name in node.inputs])
-            results = rule(call)
-            call.finish(len(results.values))
-            taken += sum(_bytes(value) for value in results.values) + 4 * results.scratch
-        except KeyError as exc:
+    def __init__(self, known: dict[str, Value], pixels: int, taken: int = 0, macs: int = 0):
+        self.known, self.taken, self.macs, self._pixels = known, taken, macs, pixels
+
+    def copy(self) -> "_Trace":
+        """One that goes on by itself."""
+        return _Trace(dict(self.known), self._pixels, self.taken, self.macs)
+
+    def follow(self, nodes: list[Node]) -> None:
+        """Every node in turn, as far as its shapes go."""
+        most = min(FLOATS_PER_PIXEL * 4 * self._pixels, MOST_BYTES)
+        for node in nodes:
+            rule = RULES.get(node.operator)
+            if rule is None:
+                raise EngineError(f"it has the operator {node.operator!r}, which no engine has")
+            try:
+                call = Call(node, [self.known[name] if name else None for name in node.inputs])
+                results = rule(call)
+                call.finish(len(results.values))
+                self.taken += sum(map(_bytes, results.values)) + 4 * results.scratch
+            except EngineError as exc:
+                raise EngineError(f"{node.operator} {node.name!r}: {exc}") from exc
+            self.known.update(zip(node.outputs, results.values, strict=True))
+            self.macs += results.macs
+            if self.taken > most or self.macs > MACS_PER_PIXEL * self._pixels:
+                raise EngineError(
+                    f"{node.operator} {node.name!r}: up to here it takes {self.taken} bytes and "
+                    f"{self.macs} multiplications, more than {most} and "
+                    f"{MACS_PER_PIXEL * self._pixels} for {self._pixels} pixels"
+                )
+
+    def check(self, declared: Declared, lengths: dict[str, int]) -> None:
+        """What the file says of a value must be what follows; a name is one of the lengths."""
+        value = self.known.get(declared.name, _NOTHING)
+        fits = len(declared.shape) == len(value.shape) and declared.kind == value.kind
+        for said, length in zip(declared.shape, value.shape, strict=False):
+            expected = lengths.setdefault(said, length) if isinstance(said, str) else said
+            fits = fits and expected in (None, length)
+        if not fits:
             raise EngineError(
-                f"{node.operator} {node.name!r} takes {exc} before it is made"
-            ) from exc
-        except EngineError as exc:
-            raise EngineError(f"{node.operator} {node.name!r}: {exc}") from exc
-        known.update(zip(node.outputs, results.values, strict=True))
-        macs += results.macs
-        if taken > most or macs > MACS_PER_PIXEL * pixels:
-            raise EngineError(
-                f"{node.operator} {node.name!r}: up to here it takes {taken} bytes and {macs} "
-                f"multiplications, more than {most} and {MACS_PER_PIXEL * pixels} for {pixels} "
-                "pixels"
+                f"value {declared.name!r} must be {value.kind} {value.shape}, "
+                f"got {declared.kind} {declared.shape}"
             )
-    return known, taken, macs
+
+
+def _split(model: Model) -> tuple[list[Node], list[Node], set[str]]:
+    """The nodes that no box changes, those that it does, and the names that follow from it."""
+    of_box = {one.name for one in model.inputs if one.kind == "int64"}
+    made = {one.name for row in (model.inputs, model.weights) for one in row} | {""}
+    before: list[Node] = []
+    after: list[Node] = []
+    for node in model.nodes:
+        for name in node.inputs:
+            if name not in made:
+                raise EngineError(f"{node.operator} {node.name!r} takes {name!r} before it is made")
+        made.update(node.outputs)
+        if of_box.isdisjoint(node.inputs):
+            before.append(node)
+        else:
+            after.append(node)
+            of_box.update(node.outputs)
+    return before, after, of_box
 
 
 def _check_stored(model: Model) -> None:

@@ -8,7 +8,6 @@ one and the same value, that value alone.
 """
 
 import math
-import operator
 from collections.abc import Callable
 
 from picme_rt import operator_values as values
@@ -25,9 +24,9 @@ def _elementwise(call: Call) -> Results:
     return Results([Value("float32", values.broadcast(one.shape, other.shape))])
 
 
-def _of_floats_or_box(of: Callable[[float, float], float]) -> Callable[[Call], Results]:
+def _of_floats_or_box(of_box: Callable[[Call], Results]) -> Callable[[Call], Results]:
     def rule(call: Call) -> Results:
-        return _elementwise(call) if call.kind() == "float32" else layout.ends(call, of)
+        return _elementwise(call) if call.kind() == "float32" else of_box(call)
 
     return rule
 
@@ -215,7 +214,7 @@ def _windows(sides: Shape, kernel: Shape, strides: Shape, pads: Shape) -> Shape:
 
 
 RULES: dict[str, Callable[[Call], Results]] = {
-    "Add": _of_floats_or_box(operator.add),
+    "Add": _of_floats_or_box(layout.sum_of_ends),
     "AveragePool": _average_pool,
     "Cast": _cast,
     "Clip": _clip,
@@ -232,7 +231,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "LeakyRelu": _leaky_relu,
     "LogSoftmax": _softmax,
     "MatMul": _matmul,
-    "Mul": _of_floats_or_box(operator.mul),
+    "Mul": _of_floats_or_box(layout.multiple_of_ends),
     "Pad": _pad,
     "QuantizeLinear": int8.quantize,
     "Reshape": layout.reshape,

@@ -1,9 +1,8 @@
 """Rules of the operators that move numbers and compute none."""
 
 import math
+import operator
 from collections.abc import Callable
-
-import numpy as np
 
 from picme_rt import operator_values as values
 from picme_rt.errors import EngineError
@@ -85,7 +84,7 @@ def expand(call: Call) -> Results:
 
 
 def gather(call: Call) -> Results:
-    """Gather: known places along an axis, of floats or of a box."""
+    """Gather: known places along an axis of floats, or one row of a box."""
     x, indices = call.inputs(call.kind(), "int64")
     axis = values.axis(call, len(x.shape), default=0)
     if not all(-x.shape[axis] <= n < x.shape[axis] for n in values.known(indices)):
@@ -93,11 +92,10 @@ def gather(call: Call) -> Results:
     shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
     if x.kind == "float32":
         return Results([Value("float32", shape)])
-    if not x.free or x.content is None:
-        raise EngineError("integers that it takes from must be a box")
-    places = np.array(values.known(indices), np.int64).reshape(indices.shape)
-    found = np.array(x.content, np.int64).reshape(x.shape).take(places, axis)
-    return Results([Value("int64", shape, tuple(found.ravel().tolist()), free=True)])
+    if not x.free or x.content is None or len(x.shape) != 2 or axis or indices.shape:
+        raise EngineError("integers that it takes must be one row of a box")
+    first = 2 * (int(values.known(indices)[0]) % x.shape[0])
+    return Results([Value("int64", shape, x.content[first : first + 2], free=True)])
 
 
 def slice_(call: Call) -> Results:
@@ -112,16 +110,35 @@ def slice_(call: Call) -> Results:
     return Results([Value("float32", (*x.shape[:2], *window))])
 
 
-def ends(call: Call, of: Callable[[float, float], float]) -> Results:
-    """Add and Mul of integers: where a window lies in a map that was not cropped before it."""
+def sum_of_ends(call: Call) -> Results:
+    """Add of integers: where a window lies in a map that was not cropped before it."""
+    return _ends(call, operator.add, "one or both of")
+
+
+def multiple_of_ends(call: Call) -> Results:
+    """Mul of integers: likewise, at another map's scale."""
+    return _ends(call, operator.mul, "one of")
+
+
+_MOST_END = 1 << 31
+
+
+def _ends(call: Call, of: Callable[[float, float], float], which: str) -> Results:
+    """Of a row of a box and numbers of the file, or another row, none of them below 0.
+
+    So no number wraps around in a library's 64 bits, and what is too large stays so.
+    """
     pair = call.inputs("int64", "int64")
-    known = [value.content for value in pair]
-    if not any(value.free for value in pair) or any(
-        value.shape not in ((), (2,)) for value in pair
-    ):
-        raise EngineError(f"integers that it takes must be two of a box, got {values.shapes(pair)}")
-    one, other = ((numbers or ()) * (1 if len(numbers or ()) == 2 else 2) for numbers in known)
-    return Results([Value("int64", (2,), tuple(map(of, one, other)), free=True)])
+    free = sum(value.free for value in pair)
+    if free not in ((1, 2) if of is operator.add else (1,)):
+        raise EngineError(f"{which} the integers that it takes must be a row of a box")
+    rows = [(value.content or ()) * (1 if value.numbers == 2 else 2) for value in pair]
+    if any(value.shape not in ((), (2,)) for value in pair) or min(map(min, rows)) < 0:
+        raise EngineError(f"integers that it takes must be one or two of 0 or more, got {rows}")
+    found = tuple(map(of, *rows))
+    if max(found) > _MOST_END:
+        raise EngineError(f"a window must end at {_MOST_END} at most, got {found}")
+    return Results([Value("int64", (2,), found, free=True)])
 
 
 def shape(call: Call) -> Results:

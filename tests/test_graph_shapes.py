@@ -337,7 +337,7 @@ BOX = tensors.Tensor("box", (2, 2), "int64", batched=False)
 CROPS = (Crop(side=16, before=0, after=0, halo=0),)
 
 
-def cropped(*, ends=("first", "last"), axes=(2, 3), of="hole", more=(), weights=None):
+def cropped(*, ends=("first", "last"), axes=(2, 3), of="hole", more=(), weights=None, rows=2):
     """A graph that crops `hole` to the box, which is one of whole steps."""
     nodes = [
         helper.make_node("Gather", ["box", "zero"], ["first"], axis=0),
@@ -351,7 +351,7 @@ def cropped(*, ends=("first", "last"), axes=(2, 3), of="hole", more=(), weights=
         "g",
         [
             helper.make_tensor_value_info("hole", 1, ["B", *HOLE.shape]),
-            helper.make_tensor_value_info("box", 7, BOX.axes),
+            helper.make_tensor_value_info("box", 7, [rows, 2]),
         ],
         [helper.make_tensor_value_info("out", 1, ["B", 1, "H", "W"])],
         [numpy_helper.from_array(v, k) for k, v in (given | (weights or {})).items()],
@@ -401,7 +401,15 @@ BAD_CROPS = {
     "a box of numbers of the file": (
         {"ends": ("first", "v"), "weights": {"b": np.ones((2, 2), np.int64)},
          "more": [helper.make_node("Gather", ["b", "one"], ["v"], axis=0)]},
-        "must be a box"),
+        "must be one row of a box"),
+    "rows mixed with columns": (
+        {"ends": ("first", "v"),
+         "more": [helper.make_node("Gather", ["box", "one"], ["v"], axis=1)]},
+        "must be one row of a box"),
+    "one number of a row": (
+        {"ends": ("first", "v"),
+         "more": [helper.make_node("Gather", ["last", "one"], ["v"], axis=0)]},
+        "must be one row of a box"),
     "a place outside of the box": (
         {"ends": ("first", "v"), "weights": {"two": np.array(2, np.int64)},
          "more": [helper.make_node("Gather", ["box", "two"], ["v"], axis=0)]},
@@ -409,7 +417,18 @@ BAD_CROPS = {
     "a sum of numbers of the file": (
         {"ends": ("first", "v"), "weights": {"b": integers(1, 1)},
          "more": [helper.make_node("Add", ["b", "b"], ["v"])]},
-        "must be two of a box"),
+        "one or both of the integers that it takes must be a row of a box"),
+    "a product of a box's own numbers": (
+        {"ends": ("first", "v"), "more": [helper.make_node("Mul", ["last", "last"], ["v"])]},
+        "one of the integers that it takes must be a row of a box"),
+    "a number of the file below 0": (
+        {"ends": ("v", "last"), "weights": {"b": integers(0, -1)},
+         "more": [helper.make_node("Add", ["first", "b"], ["v"])]},
+        "must be one or two of 0 or more"),
+    "a number that would wrap around": (
+        {"ends": ("first", "v"), "weights": {"b": np.array(1 << 62, np.int64)},
+         "more": [helper.make_node("Mul", ["last", "b"], ["v"])]},
+        "a window must end at 2147483648 at most"),
     "a window moved beyond the map": (
         {"ends": ("first", "v"), "weights": {"b": integers(99, 99)},
          "more": [helper.make_node("Add", ["last", "b"], ["v"])]},

@@ -22,7 +22,7 @@ from picme_rt.framing import Box
 from picme_rt.tensors import Graph as Table
 from picme_rt.tensors import Tensor
 from picme_rt.turns import Turns
-from picme_rt.windows import Crop
+from picme_rt.windows import Crop, windows
 
 CASES = [(*one, "cats") for one in LIBRARIES] + [("openvino", "fp32", "picme")]  # instance norms
 LONG = 30
@@ -192,8 +192,9 @@ def test_who_closes_early_leaves_nothing_at_work(calls):
 def test_all_that_a_run_makes_is_compared_not_the_box_alone(calls):
     twice = Twice(error=1)
     runners = meeting.runners(BOXED, 1, 4, twice, calls)
-    pool = Pool("decoder", lambda: BoxRunner(runners.make(), CROPS), Turns(CORES))
-    beside = SideBySide(runners.meeting, lambda runner: BoxRunner(runner, CROPS), pool)
+    asked = functools.partial(windows, BOXED.outputs[0].shape[-1], CROPS)
+    pool = Pool("decoder", lambda: BoxRunner(runners.make(), asked), Turns(CORES))
+    beside = SideBySide(runners.meeting, lambda runner: BoxRunner(runner, asked), pool)
     runners.meeting.ran(LONG)
     runner, box, found = pool.take(), Box(2, 2, 3, 3), {}
     runner.aim(box)

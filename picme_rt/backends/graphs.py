@@ -3,13 +3,17 @@
 So no library sees a graph that was not checked, nor a file that changed after it was.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from picme_rt import graph_shapes, tensors
+from picme_rt import graph_shapes, tensors, windows
 from picme_rt.engine import Engine
 from picme_rt.errors import EngineError, one_line
-from picme_rt.windows import Crop
+from picme_rt.framing import Box
+from picme_rt.graph_shapes import Shapes
+from picme_rt.windows import Crop, Windows
 
 
 class Checked(NamedTuple):
@@ -27,12 +31,22 @@ class Checked(NamedTuple):
 
 
 class Graphs(NamedTuple):
-    """Both graphs of the variant `variant`, and the decoder's crops."""
+    """Both graphs of the variant `variant`.
+
+    Attributes:
+        variant: The variant's name.
+        encoder: Its encoder.
+        decoder: Its decoder.
+        crops: Of the decoder.
+        windows: Those that the decoder makes a box from, once its shapes were found to follow for
+            this box; EngineError where they do not. None where it takes no box.
+    """
 
     variant: str
     encoder: Checked
     decoder: Checked
     crops: tuple[Crop, ...]
+    windows: Callable[[Box], Windows] | None
 
 
 def read(engine: Engine, variant: str) -> Graphs:
@@ -41,21 +55,37 @@ def read(engine: Engine, variant: str) -> Graphs:
     Raises:
         EngineError: A file is missing or changed, or its graph is none of an engine.
     """
-    tables, files = engine.tables, engine.variants[variant]
-    return Graphs(
-        variant,
-        _check(engine, files["encoder"], tables.encoder, ()),
-        _check(engine, files["decoder"], tables.decoder, engine.crops),
-        engine.crops,
-    )
+    tables, files, crops = engine.tables, engine.variants[variant], engine.crops
+    encoder, _ = _check(engine, files["encoder"], tables.encoder, ())
+    decoder, shapes = _check(engine, files["decoder"], tables.decoder, crops)
+    asked = _windows(engine, shapes, decoder.path) if crops else None
+    return Graphs(variant, encoder, decoder, crops, asked)
 
 
-def _check(engine: Engine, name: str, table: tensors.Graph, crops: tuple[Crop, ...]) -> Checked:
+def _check(
+    engine: Engine, name: str, table: tensors.Graph, crops: tuple[Crop, ...]
+) -> tuple[Checked, Shapes]:
     path, content = engine.path / name, engine.read(name)
     try:
-        graph_shapes.check(content, table, crops)
+        shapes, _ = graph_shapes.checked(content, table, crops)
     except EngineError as exc:
         raise EngineError(
             f"{path} is no graph of an engine: {one_line(exc)}; export it again"
         ) from exc
-    return Checked(path, content, table)
+    return Checked(path, content, table), shapes
+
+
+def _windows(engine: Engine, shapes: Shapes, path: Path) -> Callable[[Box], Windows]:
+    @functools.lru_cache(maxsize=256)  # a check takes half a millisecond
+    def asked(box: Box) -> Windows:
+        found = windows.windows(engine.size, engine.crops, box)
+        try:
+            shapes.cost(found)
+        except EngineError as exc:
+            raise EngineError(
+                f"{path} is no graph of an engine, as the box {tuple(box)} shows: {one_line(exc)}; "
+                "export it again"
+            ) from exc
+        return found
+
+    return asked

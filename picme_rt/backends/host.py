@@ -12,7 +12,7 @@ from picme_rt.errors import EngineError, one_line
 from picme_rt.framing import Box
 from picme_rt.tensors import Graph, Tensor
 from picme_rt.turns import Turns
-from picme_rt.windows import Crop, Windows, windows
+from picme_rt.windows import Windows
 
 
 class Arrays(NamedTuple):
@@ -58,14 +58,14 @@ class BoxRunner:
 
     Args:
         runner: Of a decoder with the input `box`.
-        crops: Of this decoder.
+        windows: Those that this decoder makes a box from (`graphs.Graphs.windows`).
 
     Attributes:
         graph: The runner.
     """
 
-    def __init__(self, runner: Runner, crops: tuple[Crop, ...]):
-        self.graph, self._crops, self.inputs = runner, crops, runner.inputs
+    def __init__(self, runner: Runner, windows: Callable[[Box], Windows]):
+        self.graph, self._windows, self.inputs = runner, windows, runner.inputs
         self.outputs = {"picture": np.zeros_like(runner.outputs["picture"])}
         self._asked: Windows | None = None
 
@@ -74,10 +74,14 @@ class BoxRunner:
         self.graph.narrow(height, width)
 
     def aim(self, box: Box) -> None:
-        """Makes this box from the next run on."""
+        """Makes this box from the next run on.
+
+        Raises:
+            EngineError: The decoder's shapes do not follow for this box.
+        """
         picture = self.outputs["picture"]
         if self._asked is None or box != self._asked.box:
-            self._asked = windows(picture.shape[-1], self._crops, box)
+            self._asked = self._windows(box)
             made = self._asked.made
             self.narrow(made.bottom - made.top, made.right - made.left)
             picture[:] = 0

@@ -11,7 +11,7 @@ from picme_rt.errors import ClosedError
 from picme_rt.framing import Box
 from picme_rt.images import Float
 from picme_rt.turns import Turns
-from picme_rt.windows import Crop
+from picme_rt.windows import Windows
 
 
 class HostBackend:
@@ -23,7 +23,7 @@ class HostBackend:
         turns: Who may run; both graphs share them.
         encoder: Runners of batch 1.
         decoder: Runners of `settings.micro_batch` latents.
-        crops: Of the decoder.
+        windows: Those that the decoder makes a box from; None where it takes none.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class HostBackend:
         *,
         encoder: Callable[[], Runner],
         decoder: Runners,
-        crops: tuple[Crop, ...],
+        windows: Callable[[Box], Windows] | None,
     ):
         self.name, self.precision, self.variant = settings.backend, settings.precision, variant
         self.threads, self.micro_batch = settings.threads, settings.micro_batch
         self.device = settings.device
 
         def boxed(runner: Runner) -> Runner:
-            return BoxRunner(runner, crops) if crops else runner
+            return BoxRunner(runner, windows) if windows else runner
 
         self._encoder = Pool("encoder", encoder, turns)
         self._decoder = Pool("decoder", lambda: boxed(decoder.make()), turns)

@@ -49,7 +49,7 @@ def load(
         turns,
         encoder=_runners(ort, graphs.encoder, 1, settings, (), calls).make,
         decoder=_runners(ort, graphs.decoder, settings.micro_batch, settings, graphs.crops, calls),
-        crops=graphs.crops if device.kind == "cpu" else (),
+        windows=graphs.windows if device.kind == "cpu" else None,
     )
 
 

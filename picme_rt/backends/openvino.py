@@ -47,7 +47,7 @@ def load(
         turns,
         encoder=_runners(core, graphs.encoder, 1, settings.threads, openvino.Type.f32, calls).make,
         decoder=_runners(core, graphs.decoder, settings.micro_batch, settings.threads, kind, calls),
-        crops=graphs.crops,
+        windows=graphs.windows,
     )
 
 

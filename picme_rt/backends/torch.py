@@ -49,7 +49,7 @@ def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
         decoder=Runners(
             _runners(decoder, graphs.decoder, settings.micro_batch, settings, rows), None
         ),
-        crops=graphs.crops if rows is None else (),
+        windows=graphs.windows if rows is None else None,
     )
 
 

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from picme_rt.backends import onnxruntime, openvino
 from picme_rt.backends.graphs import Checked, Graphs
 from picme_rt.choices import Settings
 from picme_rt.turns import Turns
+from picme_rt.windows import windows
 from picme_training.networks import fold
 
 TURNS = 25
@@ -38,7 +40,8 @@ def both(
             path = place / "graph.onnx"
             graphs.to_onnx(module, table, path, rewrite=rewrite)
             checked.append(Checked(path, path.read_bytes(), table))
-        found.append(Graphs("fp32", *checked, graphs.crops_of(model)))
+        crops, side = graphs.crops_of(model), model.config.size
+        found.append(Graphs("fp32", *checked, crops, partial(windows, side, crops)))
     return found
 
 

@@ -308,6 +308,23 @@ def insert_bomb(random, model, other):
     model.graph.node[place + 1].input[i] = "boom"
 
 
+def bend_box(random, model, other):
+    """What a window begins or ends with, moved by a number or by another row of the box."""
+    nodes = model.graph.node
+    places = [i for i, node in enumerate(nodes) if node.op_type == "Slice" and len(node.input) > 2]
+    if not places:
+        return
+    at, end = random.choice(places), random.choice((1, 2))
+    rows = [name for n in nodes[:at] if n.op_type == "Gather" for name in n.output]
+    by = random.choice([*rows, "bend"])
+    if by == "bend":
+        row = _raw(random.choices((0, 1, 2, -1, -4, 4, 8, 1 << 62), k=2), "q")
+        model.graph.initializer.append(helper.make_tensor("bend", 7, [2], row, raw=True))
+    operator = random.choice(("Add", "Mul"))
+    nodes.insert(at, helper.make_node(operator, [nodes[at].input[end], by], ["bent"]))
+    nodes[at + 1].input[end] = "bent"
+
+
 def _raw(numbers, code):
     return struct.pack(f"<{len(numbers)}{code}", *numbers)
 
@@ -403,6 +420,7 @@ def add_what_no_engine_has(random, model, other):
 GRAPH_CHANGES = (
     *(change_attribute, change_attribute, change_attribute, add_attribute, change_operator),
     *(drop_node, repeat_node, swap_nodes, rewire, rewire, rewire, take_node, insert_bomb),
+    *(bend_box, bend_box),
     *(insert_bomb, change_weight, change_weight, change_weight, give_external, change_ends),
     *(change_ends, add_what_no_engine_has),
 )

@@ -2,17 +2,21 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import engine_mutations
+import numpy as np
 import onnx
 import pytest
 import tiny_engines
 
 import engines as fuzz
+import picme_rt
 from picme_rt import onnx_file
+from picme_rt.errors import EngineError
 from picme_rt.operators import RULES
 
 PROGRAM = Path(__file__).with_name("engines.py")
@@ -33,6 +37,33 @@ def test_each_damaged_engine_is_refused_or_gives_a_right_result(backend, cases):
     assert found["count"]["refused"] + found["count"]["loaded"] == cases
     assert found["count"]["loaded"] > 10  # harmless changes: the oracle sees pictures too
     assert set(found["kinds"]) == set(fuzz.KINDS)
+
+
+def test_a_decoder_that_is_right_for_few_boxes_is_refused_at_the_first_other(tmp_path):
+    """Its map is empty there: an instance norm of it ended the process in ONNX Runtime."""
+    fuzz.write(tmp_path / "engine", tiny_engines.bent("sum").files)
+    img, made, said = np.zeros((16, 16, 3), np.uint8), 0, []
+    with picme_rt.Session(tmp_path / "engine", backend="onnxruntime") as session:
+        for at in range(16):
+            hole = np.zeros((16, 16), bool)
+            hole[at, at] = True
+            try:
+                assert session.complete(img, hole, k=1).images.shape == (1, 16, 16, 3)
+                made += 1
+            except EngineError as exc:
+                said.append(str(exc))
+    assert made > 0
+    assert len(said) > 0
+    for words in said:
+        assert re.search(
+            r"as the box \(.*\) shows: Slice 'n\d+': a window must be inside of", words
+        )
+
+
+def test_a_decoder_that_multiplies_rows_of_its_box_is_refused(tmp_path):
+    fuzz.write(tmp_path / "engine", tiny_engines.bent("product").files)
+    with pytest.raises(EngineError, match=r"must be one or two of 0 or more|must be a row of"):
+        fuzz.complete(tmp_path / "engine")
 
 
 def test_the_tiny_engines_have_every_operator():

@@ -158,6 +158,60 @@ def _decoder(table, *, z_m):
     return g.bytes(table)
 
 
+TWO_CROPS = (Crop(side=8, before=0, after=0, halo=0), Crop(side=16, before=0, after=0, halo=0))
+
+
+def _bent_decoder(table, how):
+    """Crops the hole, and something else by rows that are inside for the boxes looked at first.
+
+    These begin in rows 8, 0 and 12 of the picture; f_0 and f_1 are the first rows of their windows.
+    """
+    g = _Graph(7)
+    (f_0, _), (f_1, l_1) = (
+        [g.put("Gather", "box", g.keep(np.array(2 * i + j, np.int64)), axis=0) for j in (0, 1)]
+        for i in (0, 1)
+    )
+    two, axes = g.keep(np.array(2, np.int64)), g.integers(2, 3)
+    begin = g.put("Mul", f_0, two)
+    first, last = g.put("Add", f_1, begin), g.put("Add", l_1, begin)
+    if how == "product":  # last - (first (first - 8) (first - 12))^2
+        x, start = "hole", first
+        by = [g.put("Add", first, g.integers(-n, -n)) for n in (8, 12)]
+        bend = g.put("Mul", g.put("Mul", first, by[0]), by[1])
+        bend = g.put("Mul", g.put("Mul", bend, bend), g.integers(-1, -1))
+        end = g.put("Add", last, bend)
+    else:  # 8 f_1 to 8 f_0 + 1 of a map of 48 x 48
+        x = g.put("Resize", "hole", "", g.real(1.0, 1.0, 3.0, 3.0), mode="nearest",
+                  nearest_mode="floor", coordinate_transformation_mode="asymmetric")  # fmt: skip
+        eight = g.integers(8, 8)
+        start = g.put("Mul", f_1, eight)
+        end = g.put("Add", g.put("Mul", f_0, eight), g.integers(1, 1))
+    part = g.put("Slice", x, start, end, axes)
+    part = g.put("InstanceNormalization", part, g.normal(1), g.normal(1), epsilon=1e-5)
+    for axis in (3, 2):
+        part = g.put("Gather", part, g.keep(np.array(0, np.int64)), axis=axis)
+    map_ = g.put("Add", g.put("Slice", "hole", first, last, axes), g.put("Unsqueeze", part, axes))
+    g.put("Tanh", g.put("Concat", map_, map_, map_, axis=1), out="picture")
+    return g.bytes(table)
+
+
+def bent(how: str) -> Files:
+    """An engine whose decoder is right for the boxes that a reader looks at first, for few others.
+
+    Args:
+        how: "product" of a box's own numbers, or "sum" of them.
+    """
+    tables = tensors.tables(
+        size=SIZE, primitives=1, latent=LATENT, features=[FEATURE], z_m=False, crops=2
+    )
+    graphs = {
+        "fp32/encoder.onnx": _encoder(tables.encoder, 1, z_m=False),
+        "fp32/decoder.onnx": _bent_decoder(tables.decoder, how),
+    }
+    engine = dataclasses.replace(make(z_m=False).engine, crops=TWO_CROPS)
+    return Files({**graphs, engines.MANIFEST: signed(engine, graphs)}, engine)
+
+
 def make(*, z_m: bool) -> Files:
     """An engine with z_m and a mixture of two, or one without and with one Gaussian."""
     primitives = 2 if z_m else 1
