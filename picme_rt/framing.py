@@ -4,6 +4,7 @@
 context around the hole; holes too far apart for one crop are completed apart.
 """
 
+import heapq
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from picme_rt.images import Hole
 Framing = Literal["aligned", "free"]
 
 FAR = 4  # a joint crop over this many engine sides is split (`free` only)
+MOST = 64  # regions of one hole (`free` only); their crops are larger where more would be wanted
 
 
 class Box(NamedTuple):
@@ -59,25 +61,17 @@ def regions(hole: Hole, size: int, framing: Framing) -> list[Region]:
     height, width = hole.shape
     shortest = min(height, width)
     if framing == "aligned":
-        box = _bounds(hole, Box(0, 0, height, width))
+        box = _part(hole, Box(0, 0, height, width), size).box
         return [_square(box, max(shortest, box.longest), hole.shape)]
-    boxes = _pieces(hole, Box(0, 0, height, width), size)
     return [
         _square(box, _crop(box, size, shortest), hole.shape)
-        for box in sorted(boxes, key=lambda b: -b.longest)
+        for box in sorted(_pieces(hole, size), key=lambda b: -b.longest)
     ]
 
 
 def _crop(box: Box, size: int, shortest: int) -> int:
     """Side with context: twice the hole, not enlarged unless the picture is below the engine's."""
     return max(min(max(size, 2 * box.longest), shortest), box.longest)
-
-
-def _bounds(hole: Hole, within: Box) -> Box:
-    part = hole[within.top : within.bottom, within.left : within.right]
-    rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
-    top, left = within.top + int(rows[0]), within.left + int(columns[0])
-    return Box(top, left, within.top + int(rows[-1]) + 1, within.left + int(columns[-1]) + 1)
 
 
 def _square(box: Box, side: int, shape: tuple[int, ...]) -> Region:
@@ -92,28 +86,81 @@ def _square(box: Box, side: int, shape: tuple[int, ...]) -> Region:
     return Region(top, place(box.left, box.right, shape[1]), side, box)
 
 
-def _pieces(hole: Hole, within: Box, size: int) -> list[Box]:
-    """Cuts a hole at its widest empty rows or columns until every crop is within `FAR` sides."""
-    box = _bounds(hole, within)
-    if _crop(box, size, min(hole.shape)) <= FAR * size:
-        return [box]
-    part = hole[box.top : box.bottom, box.left : box.right]
-    gaps = [(*_widest_gap(np.asarray(part.any(axis=axis))), axis) for axis in (0, 1)]
-    width, cut, axis = max(gaps)
-    if width == 0:
-        return [box]
-    if axis == 1:
-        halves = box._replace(bottom=box.top + cut), box._replace(top=box.top + cut)
-    else:
-        halves = box._replace(right=box.left + cut), box._replace(left=box.left + cut)
-    return [piece for half in halves for piece in _pieces(hole, half, size)]
+class _Part(NamedTuple):
+    """A part of the hole: its box, the side of its crop, and its halves where it is to be cut."""
+
+    box: Box
+    side: int
+    halves: tuple[Box, Box] | None
 
 
-def _widest_gap(filled: NDArray[np.bool_]) -> tuple[int, int]:
-    """(length, middle) of the longest run of False in a line that begins and ends with True."""
-    places = np.flatnonzero(filled)
-    gaps = np.diff(places)
-    if len(gaps) == 0 or gaps.max() == 1:
-        return 0, 0
-    at = int(gaps.argmax())
-    return int(gaps[at]) - 1, int(places[at] + gaps[at] // 2 + 1)
+def _pieces(hole: Hole, size: int) -> list[Box]:
+    """Cuts a hole, the largest crop first, until each is within `FAR` sides or there are `MOST`.
+
+    A cut below which no crop is smaller than the one that was cut gains nothing: it is taken back.
+    """
+    parts = [_part(hole, Box(0, 0, *hole.shape), size)]
+    cuts: dict[int, int] = {}  # the place of a part that is cut: that of its first half
+    waiting = [(-parts[0].side, 0)]
+    while waiting and len(cuts) < MOST - 1:
+        at = heapq.heappop(waiting)[1]
+        halves = parts[at].halves
+        if halves is None:
+            continue
+        cuts[at] = len(parts)
+        for half in halves:
+            parts.append(_part(hole, half, size))
+            heapq.heappush(waiting, (-parts[-1].side, len(parts) - 1))
+    smallest = [part.side for part in parts]
+    for at in sorted(cuts, reverse=True):  # halves before what they are halves of
+        smallest[at] = min(smallest[cuts[at]], smallest[cuts[at] + 1])
+        if smallest[at] == parts[at].side:
+            del cuts[at]
+    found, left = [], [0]
+    while left:
+        at = left.pop()
+        if at in cuts:
+            left += [cuts[at] + 1, cuts[at]]
+        else:
+            found.append(parts[at].box)
+    return found
+
+
+def _part(hole: Hole, within: Box, size: int) -> _Part:
+    """What of the hole lies in a box; it is cut at its widest empty rows or columns, if any."""
+    part = hole[within.top : within.bottom, within.left : within.right]
+    rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
+    box = Box(
+        within.top + int(rows[0]),
+        within.left + int(columns[0]),
+        within.top + int(rows[-1]) + 1,
+        within.left + int(columns[-1]) + 1,
+    )
+    side = _crop(box, size, min(hole.shape))
+    down, across = _widest_gap(rows), _widest_gap(columns)
+    if side <= FAR * size or down.width == across.width == 0:
+        return _Part(box, side, None)
+    lengths = box.bottom - box.top, box.right - box.left
+    if (down.width, lengths[0]) > (across.width, lengths[1]):
+        cut = within.top + down.middle
+        return _Part(box, side, (box._replace(bottom=cut), box._replace(top=cut)))
+    cut = within.left + across.middle
+    return _Part(box, side, (box._replace(right=cut), box._replace(left=cut)))
+
+
+class _Gap(NamedTuple):
+    """Empty rows or columns: how many, and the first behind their middle."""
+
+    width: int
+    middle: int
+
+
+def _widest_gap(filled: NDArray[np.intp]) -> _Gap:
+    """The widest gap between rising places; among equals that nearest to the middle of all."""
+    steps = np.diff(filled)
+    if len(steps) == 0 or steps.max() == 1:
+        return _Gap(0, 0)
+    middles = filled[:-1] + steps // 2 + 1
+    widest = np.flatnonzero(steps == steps.max())
+    at = widest[abs(2 * middles[widest] - filled[0] - filled[-1] - 1).argmin()]
+    return _Gap(int(steps[at]) - 1, int(middles[at]))

@@ -140,3 +140,35 @@ def test_a_long_hole_without_a_gap_stays_whole():
     hole[40:50, 10:590] = True
     (region,) = framing.regions(hole, SIZE, "free")
     assert (region.top, region.left, region.side) == (-240, 10, 580)
+
+
+def test_a_cut_that_makes_no_crop_smaller_is_not_made():
+    """Bars as high as the picture: each crop is as large, however many there are."""
+    hole = np.zeros((300, 400), bool)
+    hole[:, ::5] = True
+    found = framing.regions(hole, SIZE, "free")
+    assert [(region.side, region.box.longest) for region in found] == [(300, 300)] * 2  # of 396
+
+
+def test_far_corners_are_cut_though_the_first_cut_makes_no_crop_smaller():
+    hole = boxes((0, 0, 4), (0, 296, 4), (296, 0, 4), (296, 296, 4), shape=(300, 300))
+    found = framing.regions(hole, SIZE, "free")
+    assert [region.side for region in found] == [SIZE] * 4
+
+
+def test_dots_all_over_a_picture_are_cut_in_the_middle_of_equal_gaps():
+    hole = np.zeros((240, 320), bool)
+    hole[::4, ::4] = True
+    found = framing.regions(hole, SIZE, "free")
+    assert len(found) == 64
+    assert {region.side for region in found} == {2 * 37}  # twice ten columns of dots
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_regions_are_bounded_and_no_hole_is_too_much_for_the_stack(step):
+    hole = np.zeros((1, 8000), bool)
+    hole[0, ::step] = True
+    found = framing.regions(hole, 1, "free")
+    assert len(found) == framing.MOST
+    assert (covered(hole, found)[hole] == 1).all()
+    assert found[0].side < 2 * 8000 / framing.MOST
