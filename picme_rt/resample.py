@@ -30,26 +30,8 @@ def _catmull_rom(x: _Line) -> _Line:
 
 
 _KERNELS = {"triangle": _triangle, "cubic": _catmull_rom}
-
-
-@functools.lru_cache(maxsize=16)
-def matrix(source: int, target: int, kernel: str) -> Float:
-    """The (target, source) float32 matrix that resizes a line of `source` values.
-
-    Args:
-        source: Number of values that go in.
-        target: Number of values that come out.
-        kernel: `triangle` (positive weights: may be normalised by known pixels) or `cubic`
-            (Catmull-Rom).
-    """
-    scale = source / target
-    places = (np.arange(target) + 0.5) * scale - 0.5
-    distance = (np.arange(source)[None, :] - places[:, None]) / max(scale, 1.0)
-    weights = _KERNELS[kernel](distance)
-    weights /= weights.sum(1, keepdims=True)
-    found = weights.astype(np.float32)
-    found.setflags(write=False)
-    return found
+_REACH = {"triangle": 1, "cubic": 2}
+_SUMMED = 1 << 17  # numbers at a time, 1 MiB
 
 
 class Taps(NamedTuple):
@@ -83,14 +65,60 @@ def _frozen(first: NDArray[np.intp], weights: NDArray[np.floating]) -> Taps:
 
 @functools.lru_cache(maxsize=16)
 def taps(source: int, target: int, kernel: str) -> Taps:
-    """What is not zero of `matrix(source, target, kernel)`."""
-    dense = matrix(source, target, kernel)
-    first = (dense != 0).argmax(1)
+    """The weights that resize a line; as many for each value as the one that needs most has.
+
+    Args:
+        source: Number of values that go in.
+        target: Number of values that come out.
+        kernel: `triangle` (positive weights: may be normalised by known pixels) or `cubic`
+            (Catmull-Rom).
+    """
+    begin, band = _band(source, target, kernel)
+    weights = (band / _sums(begin, band, source)[:, None]).astype(np.float32)
+    used = weights != 0
+    first = begin + used.argmax(1)
     first = np.minimum.accumulate(first[::-1])[::-1]  # a place on a value has no neighbours
-    last = source - (dense != 0)[:, ::-1].argmax(1)
-    width = int((last - first).max())
+    width = int((begin + band.shape[1] - used[:, ::-1].argmax(1) - first).max())
     first = np.minimum(first, source - width)
-    return _frozen(first, np.take_along_axis(dense, first[:, None] + np.arange(width), 1))
+    return _frozen(first, shifted(weights.T, first - begin, width).T)
+
+
+def _band(source: int, target: int, kernel: str) -> tuple[NDArray[np.intp], _Line]:
+    """First places (target,) and weights (target, T) around each value, not yet normalised."""
+    scale = source / target
+    places = (np.arange(target) + 0.5) * scale - 0.5
+    reach = _REACH[kernel] * max(scale, 1.0)
+    width = min(math.ceil(2 * reach) + 2, source)
+    begin = np.clip(np.floor(places - reach).astype(np.intp), 0, source - width)
+    distance = (begin[:, None] + np.arange(width) - places[:, None]) / max(scale, 1.0)
+    return begin, _KERNELS[kernel](distance)
+
+
+def _sums(begin: NDArray[np.intp], band: _Line, source: int) -> _Line:
+    """Of each value's weights, added as lines of `source`: NumPy's order hangs on their places."""
+    found, step = np.empty(len(begin)), max(1, _SUMMED // source)
+    for y in range(0, len(begin), step):
+        part, lines = begin[y : y + step, None], np.zeros((len(begin[y : y + step]), source))
+        np.put_along_axis(lines, part + np.arange(band.shape[1]), band[y : y + step], 1)
+        found[y : y + step] = lines.sum(1)
+    return found
+
+
+def shifted(weights: Float, by: NDArray[np.intp], width: int) -> Float:
+    """Weights (T, m) as (width, m) that begin `by` places later each; 0 where there are none."""
+    places = by + np.arange(width)[:, None]
+    inside = (places >= 0) & (places < len(weights))
+    found = np.take_along_axis(weights, places.clip(0, len(weights) - 1), 0)
+    return np.where(inside, found, np.float32(0))
+
+
+def matrix(source: int, target: int, kernel: str) -> Float:
+    """The (target, source) float32 matrix of `taps(source, target, kernel)`, zeros and all."""
+    few = taps(source, target, kernel)
+    found = np.zeros((target, source), np.float32)
+    for t, weight in enumerate(few.weights):
+        found[np.arange(target), few.first + t] = weight
+    return found
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,8 +1,10 @@
 """Resizing against PIL, which computes the same kernels in another way."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
@@ -77,24 +79,48 @@ def test_a_blur_is_a_gaussian_and_keeps_the_sum(side, sigma):
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
 
 
+def kernel_of(x, kernel):
+    """The kernels as docs/compositing.md has them, of any array."""
+    x = np.abs(x)
+    if kernel == "triangle":
+        return (1 - x).clip(min=0)
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
 @given(SIDES, SIDES, KERNELS)
-def test_taps_are_the_matrix_and_never_go_back(source, target, kernel):
+@example(2000, 64, "triangle")
+@example(64, 2000, "cubic")
+def test_taps_are_the_whole_matrix_to_the_bit_and_never_go_back(source, target, kernel):
+    scale = source / target
+    places = (np.arange(target) + 0.5) * scale - 0.5
+    weights = kernel_of((np.arange(source) - places[:, None]) / max(scale, 1.0), kernel)
+    expected = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
     found = resample.taps(source, target, kernel)
-    assert (dense(found, source) == resample.matrix(source, target, kernel)).all()
+    assert (dense(found, source) == expected).all()
+    assert (resample.matrix(source, target, kernel) == expected).all()
     assert (np.diff(found.first) >= 0).all()
     assert found.first[0] >= 0
     assert found.first[-1] + len(found.weights) <= source
 
 
+def test_taps_take_little_memory_and_keep_only_themselves():
+    """A matrix of 20,000 by 128 takes 10 MiB, and as many in float64 on the way to it."""
+    resample.taps(128, 20_000, "cubic")  # what NumPy keeps from then on
+    tracemalloc.start()
+    taps = resample.taps(20_000, 128, "triangle")
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taps.weights.shape == (313, 128)
+    assert most < 5 << 20
+    assert held < 1 << 18
+
+
 def test_constants_are_shared_and_cannot_be_written():
-    for found in (
-        resample.matrix(5, 7, "cubic"),
-        resample.taps(5, 7, "cubic").weights,
-        resample.blur(5, 1.0).weights,
-    ):
+    for found in (resample.taps(5, 7, "cubic").weights, resample.blur(5, 1.0).weights):
         with pytest.raises(ValueError, match="read-only"):
             found[0, 0] = 1
-    assert resample.matrix(5, 7, "cubic") is resample.matrix(5, 7, "cubic")
+    assert resample.taps(5, 7, "cubic") is resample.taps(5, 7, "cubic")
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 7])
