@@ -11,11 +11,10 @@
 namespace picme {
 namespace {
 
-using composite::first_tap;
 using composite::next_tap;
 
 constexpr int64_t kPlanes = 4;             // red, green, blue, known
-constexpr int64_t kThreadWorth = 1 << 19;  // pixels of the region: 0.4 ms or more
+constexpr int64_t kThreadWorth = 1 << 19;  // pixels: 0.4 ms or more
 constexpr int64_t kBand = 16;              // rows of the square that one step of a thread makes
 
 void require(bool condition, const char* message) {
@@ -34,41 +33,60 @@ void check(const KnownMeanParams& params) {
     }
 }
 
-// The rows of the region that a band needs, as floats, each made once: row r stands at r mod T, for
-// the rows of the square take T neighbours and never go back. A row is 3 * side colours, pixel
-// after pixel, and then side times 1 where known, else 0.
+// What of a line of the region lies in the picture, begin:end: the rest is unknown and adds
+// nothing.
+struct Inside {
+    int64_t begin, end;
+
+    Inside(int64_t offset, int64_t length, int64_t side)
+        : begin(std::clamp<int64_t>(-offset, 0, side)),
+          end(std::clamp<int64_t>(length - offset, begin, side)) {}
+
+    int64_t count() const { return end - begin; }
+    // The first of the taps on `first` and its neighbours that lies inside, and the last + 1.
+    int64_t from(int64_t first, int64_t taps) const {
+        return std::clamp<int64_t>(begin - first, 0, taps);
+    }
+    int64_t to(int64_t first, int64_t taps) const {
+        return std::clamp<int64_t>(end - first, from(first, taps), taps);
+    }
+};
+
+struct Insides {
+    Inside rows, columns;
+
+    explicit Insides(const KnownMeanParams& params)
+        : rows(params.top, params.height, params.side),
+          columns(params.left, params.width, params.side) {}
+};
+
+// The rows of the region that a band needs, as floats, each made once: row r stands at r mod R, for
+// the rows of the square take T neighbours and never go back, and R of those, all but what is
+// beyond the picture, are kept. A row is 3 * n colours, pixel after pixel, and then n times 1 where
+// known, else 0; n are the columns in the picture.
 class Rows {
   public:
-    explicit Rows(const KnownMeanParams& params)
-        : params_(params), values_(params.taps.width * kPlanes * params.side) {}
+    Rows(const KnownMeanParams& params, const Insides& inside)
+        : params_(params),
+          columns_(inside.columns),
+          kept_(std::min(params.taps.width, inside.rows.count())),
+          values_(kept_ * kPlanes * columns_.count()),
+          made_(inside.rows.begin) {}
 
-    // Makes rows up to `last`, not included; those more than T before it are lost.
+    // Makes rows up to `last`, not included; those more than R before it are lost.
     void reach(int64_t last) {
-        made_ = std::max(made_, last - params_.taps.width);
+        made_ = std::max(made_, last - kept_);
         for (; made_ < last; ++made_) make(made_);
     }
 
-    const float* row(int64_t y) const {
-        return &values_[y % params_.taps.width * kPlanes * params_.side];
-    }
+    const float* row(int64_t y) const { return &values_[y % kept_ * kPlanes * columns_.count()]; }
 
   private:
     void make(int64_t row) {
-        const int64_t side = params_.side, y = params_.top + row;
-        float* colours = &values_[row % params_.taps.width * kPlanes * side];
-        float* known = colours + 3 * side;
-        // columns begin:end of the region lie in the picture
-        int64_t begin = std::clamp<int64_t>(-params_.left, 0, side);
-        int64_t end = std::clamp<int64_t>(params_.width - params_.left, begin, side);
-        if (y < 0 || y >= params_.height) begin = end = side;
-        std::fill(colours, colours + 3 * begin, 0.0f);
-        std::fill(colours + 3 * end, colours + 3 * side, 0.0f);
-        std::fill(known, known + begin, 0.0f);
-        std::fill(known + end, known + side, 0.0f);
-        if (begin == end) return;
-        const int64_t at = y * params_.width + params_.left + begin;
-        write(params_.picture + 3 * at, params_.hole + at, end - begin, colours + 3 * begin,
-              known + begin);
+        const int64_t n = columns_.count();
+        const int64_t at = (params_.top + row) * params_.width + params_.left + columns_.begin;
+        float* colours = &values_[row % kept_ * kPlanes * n];
+        write(params_.picture + 3 * at, params_.hole + at, n, colours, colours + 3 * n);
     }
 
     static void write(const uint8_t* pixels, const uint8_t* hole, int64_t n,
@@ -85,26 +103,28 @@ class Rows {
     }
 
     const KnownMeanParams& params_;
+    const Inside columns_;
+    const int64_t kept_;
     std::vector<float> values_;
-    int64_t made_ = 0;
+    int64_t made_;
 };
 
-// One row of the square from the sums down the columns of the region, which stand as in a row.
-void across(const KnownMeanParams& params, const float* sums, int64_t y) {
+// One row of the square from the sums down the columns, which stand as in a row.
+void across(const KnownMeanParams& params, const Inside& columns, const float* sums, int64_t y) {
     const Taps& taps = params.taps;
     const int64_t size = taps.count;
     for (int64_t x = 0; x < size; ++x) {
-        const float* colours = sums + 3 * taps.first[x];
-        const float* known = sums + 3 * params.side + taps.first[x];
+        const int64_t at = taps.first[x] - columns.begin,
+                      last = columns.to(taps.first[x], taps.width);
         const float* weight = taps.weights + x;
-        float red = first_tap(*weight, colours[0]), green = first_tap(*weight, colours[1]);
-        float blue = first_tap(*weight, colours[2]), share = first_tap(*weight, known[0]);
-        for (int64_t t = 1; t < taps.width; ++t) {
+        float red = 0.0f, green = 0.0f, blue = 0.0f, share = 0.0f;
+        for (int64_t t = columns.from(taps.first[x], taps.width); t < last; ++t) {
             const float w = weight[t * size];
-            red = next_tap(red, w, colours[3 * t]);
-            green = next_tap(green, w, colours[3 * t + 1]);
-            blue = next_tap(blue, w, colours[3 * t + 2]);
-            share = next_tap(share, w, known[t]);
+            const float* colours = sums + 3 * (at + t);
+            red = next_tap(red, w, colours[0]);
+            green = next_tap(green, w, colours[1]);
+            blue = next_tap(blue, w, colours[2]);
+            share = next_tap(share, w, sums[3 * columns.count() + at + t]);
         }
         const bool unknown = share < 1.0f - 1e-5f;
         params.unknown[y * size + x] = unknown ? 1.0f : 0.0f;
@@ -117,19 +137,25 @@ void across(const KnownMeanParams& params, const float* sums, int64_t y) {
     }
 }
 
-// Rows first:last of the square: down, then across.
-void band(const KnownMeanParams& params, const composite::RowLoops& loops, int64_t first,
-          int64_t last) {
+// Rows first:last of the square: down, then across. A tap beyond the picture would add 0.
+void band(const KnownMeanParams& params, const Insides& inside, const composite::RowLoops& loops,
+          int64_t first, int64_t last) {
     const Taps& taps = params.taps;
-    Rows rows(params);
-    std::vector<float> sums(kPlanes * params.side);
+    Rows rows(params, inside);
+    std::vector<float> sums(kPlanes * inside.columns.count());
     std::vector<const float*> lines(taps.width);
     for (int64_t y = first; y < last; ++y) {
-        rows.reach(taps.first[y] + taps.width);
-        for (int64_t t = 0; t < taps.width; ++t) lines[t] = rows.row(taps.first[y] + t);
-        loops.down(lines.data(), taps.weights + y, taps.count, taps.width, kPlanes * params.side,
-                   sums.data());
-        across(params, sums.data(), y);
+        const int64_t from = inside.rows.from(taps.first[y], taps.width);
+        const int64_t count = inside.rows.to(taps.first[y], taps.width) - from;
+        if (count == 0 || sums.empty()) {
+            std::fill(sums.begin(), sums.end(), 0.0f);
+        } else {
+            rows.reach(taps.first[y] + from + count);
+            for (int64_t t = 0; t < count; ++t) lines[t] = rows.row(taps.first[y] + from + t);
+            loops.down(lines.data(), taps.weights + from * taps.count + y, taps.count, count,
+                       kPlanes * inside.columns.count(), sums.data());
+        }
+        across(params, inside.columns, sums.data(), y);
     }
 }
 
@@ -138,9 +164,12 @@ void band(const KnownMeanParams& params, const composite::RowLoops& loops, int64
 void known_mean_cpu(const KnownMeanParams& params, const std::string& lanes, int64_t threads) {
     check(params);
     const composite::RowLoops& loops = composite::row_loops_for(lanes);
+    const Insides inside(params);
     const int64_t size = params.taps.count, bands = (size + kBand - 1) / kBand;
-    run_steps(bands, thread_count(threads, bands, params.side * params.side, kThreadWorth),
-              [&](int64_t i) { band(params, loops, i * kBand, std::min((i + 1) * kBand, size)); });
+    const int64_t pixels = inside.rows.count() * inside.columns.count();
+    run_steps(bands, thread_count(threads, bands, pixels, kThreadWorth), [&](int64_t i) {
+        band(params, inside, loops, i * kBand, std::min((i + 1) * kBand, size));
+    });
 }
 
 }  // namespace picme

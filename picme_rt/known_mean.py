@@ -60,13 +60,17 @@ def known_mean(
 
 def _reference(img: Image, hole: Hole, region: Region, taps: Taps) -> tuple[Float, Float]:
     size = len(taps.first)
-    total = np.empty((4, size, size), np.float32)  # red, green, blue, known
-    for y in range(0, size, _ROWS):
-        rows = taps.part(y, min(y + _ROWS, size))
+    total = np.zeros((4, size, size), np.float32)  # red, green, blue, known
+    lines = _inside(taps, region.top, len(img)), _inside(taps, region.left, img.shape[1])
+    for y in range(0, size, _ROWS) if None not in lines else ():
+        rows, columns = lines[0].part(y, min(y + _ROWS, size)), lines[1]
         first, last = int(rows.first[0]), int(rows.first[-1]) + len(rows.weights)
-        planes = _planes(img, hole, region, first, last)
+        left, right = int(columns.first[0]), int(columns.first[-1]) + len(columns.weights)
+        planes = _planes(img[first:last, left:right], hole[first:last, left:right])
+        rows = rows._replace(first=rows.first - first)
+        columns = columns._replace(first=columns.first - left)
         # what goes across a picture on its side goes down the picture
-        down = resample.apply(planes.swapaxes(1, 2), taps, rows._replace(first=rows.first - first))
+        down = resample.apply(planes.swapaxes(1, 2), columns, rows)
         total[:, y : y + _ROWS] = down.swapaxes(1, 2)
     share = total[3]
     levels = total[:3] / np.maximum(share, np.float32(1e-6))
@@ -74,19 +78,23 @@ def _reference(img: Image, hole: Hole, region: Region, taps: Taps) -> tuple[Floa
     return np.where(unknown, np.float32(0), to_network(levels)), unknown[None].astype(np.float32)
 
 
-def _planes(img: Image, hole: Hole, region: Region, first: int, last: int) -> Float:
-    """Rows first:last of the region as (4, rows, side) float32: img * known, and known."""
-    planes = np.zeros((4, last - first, region.side), np.float32)
-    height, width = hole.shape
-    top, bottom = max(region.top + first, 0), min(region.top + last, height)
-    left, right = max(region.left, 0), min(region.left + region.side, width)
-    if top < bottom and left < right:
-        known = ~hole[top:bottom, left:right]
-        inside = planes[
-            :,
-            top - region.top - first : bottom - region.top - first,
-            left - region.left : right - region.left,
-        ]
-        inside[:3] = np.moveaxis(img[top:bottom, left:right], 2, 0) * known
-        inside[3] = known
+def _inside(taps: Taps, offset: int, length: int) -> Taps | None:
+    """Taps of a line that begins at `offset` of a picture's, as those of the picture's own places.
+
+    What lies beyond has weight 0, so that no sum changes; None where all of it does.
+    """
+    first = taps.first + offset
+    begin, end = max(int(first[0]), 0), min(int(first[-1]) + len(taps.weights), length)
+    width = min(len(taps.weights), end - begin)
+    if width < 1:
+        return None
+    moved = np.clip(first, begin, end - width)
+    return Taps(moved, resample.shifted(taps.weights, moved - first, width))
+
+
+def _planes(img: Image, hole: Hole) -> Float:
+    """(4, h, w) float32: img * known, and known."""
+    planes = np.empty((4, *hole.shape), np.float32)
+    planes[3] = ~hole
+    planes[:3] = np.moveaxis(img, 2, 0) * ~hole
     return planes

@@ -1,5 +1,8 @@
 """The way in: what it says, and the same bits from reference, instruction sets and threads."""
 
+import time
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -39,6 +42,25 @@ def test_kernel_and_reference_give_the_same_bits(scene):
         for one, other in zip(got, expected, strict=True):
             assert one.dtype == other.dtype == np.float32
             assert one.tobytes() == (other + np.float32(0)).tobytes()
+
+
+@pytest.mark.parametrize("shape", [(1, 20_000), (20_000, 2)])
+def test_a_thin_picture_takes_what_it_has_not_what_its_region_would(shape):
+    rng = np.random.default_rng(4)
+    img, hole = rng.integers(0, 256, (*shape, 3), np.uint8), rng.random(shape) < 0.3
+    (region,) = framing.regions(hole, 64, "aligned")
+    assert region.side > 19_900
+    resample.taps(region.side, 64, "triangle")
+    begin = time.process_time()
+    found = known_mean(img, hole, region, 64, impl="native")
+    assert time.process_time() - begin < 0.5
+    tracemalloc.start()
+    expected = known_mean(img, hole, region, 64, impl="ref")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 32 << 20
+    for one, other in zip(found, expected, strict=True):
+        assert one.tobytes() == (other + np.float32(0)).tobytes()
 
 
 def test_a_large_picture_gives_the_same_bits_on_any_number_of_threads():
