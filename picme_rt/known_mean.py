@@ -60,22 +60,28 @@ def known_mean(
 
 def _reference(img: Image, hole: Hole, region: Region, taps: Taps) -> tuple[Float, Float]:
     size = len(taps.first)
-    total = np.zeros((4, size, size), np.float32)  # red, green, blue, known
-    lines = _inside(taps, region.top, len(img)), _inside(taps, region.left, img.shape[1])
-    for y in range(0, size, _ROWS) if None not in lines else ():
-        rows, columns = lines[0].part(y, min(y + _ROWS, size)), lines[1]
-        first, last = int(rows.first[0]), int(rows.first[-1]) + len(rows.weights)
-        left, right = int(columns.first[0]), int(columns.first[-1]) + len(columns.weights)
-        planes = _planes(img[first:last, left:right], hole[first:last, left:right])
-        rows = rows._replace(first=rows.first - first)
-        columns = columns._replace(first=columns.first - left)
-        # what goes across a picture on its side goes down the picture
-        down = resample.apply(planes.swapaxes(1, 2), columns, rows)
-        total[:, y : y + _ROWS] = down.swapaxes(1, 2)
+    rows, columns = _inside(taps, region.top, len(img)), _inside(taps, region.left, img.shape[1])
+    if rows is None or columns is None:
+        total = np.zeros((4, size, size), np.float32)
+    else:
+        blocks = (rows.part(y, min(y + _ROWS, size)) for y in range(0, size, _ROWS))
+        total = np.concatenate([_sums(img, hole, block, columns) for block in blocks], 1)
     share = total[3]
     levels = total[:3] / np.maximum(share, np.float32(1e-6))
     unknown = share < np.float32(1) - np.float32(1e-5)
     return np.where(unknown, np.float32(0), to_network(levels)), unknown[None].astype(np.float32)
+
+
+def _sums(img: Image, hole: Hole, rows: Taps, columns: Taps) -> Float:
+    """(4, rows, S) float32: red, green, blue, known, down and then across."""
+    (top, bottom), (left, right) = (
+        (int(line.first[0]), int(line.first[-1]) + len(line.weights)) for line in (rows, columns)
+    )
+    planes = _planes(img[top:bottom, left:right], hole[top:bottom, left:right])
+    rows = rows._replace(first=rows.first - top)
+    columns = columns._replace(first=columns.first - left)
+    # what goes across a picture on its side goes down the picture
+    return resample.apply(planes.swapaxes(1, 2), columns, rows).swapaxes(1, 2)
 
 
 def _inside(taps: Taps, offset: int, length: int) -> Taps | None:
