@@ -9,6 +9,7 @@ from picme_rt import files
 from picme_rt.errors import InputError
 from picme_rt.images import Hole
 from picme_training.config import MaskConfig
+from picme_training.pictures import Skipped, summary
 
 
 def centre(size: int) -> Hole:
@@ -47,45 +48,84 @@ def strokes(size: int, rng: np.random.Generator) -> Hole:
     return np.array(canvas, bool)
 
 
-def read_folder(folder: Path, size: int) -> dict[str, Hole]:
-    """Every mask of a folder by its file's name, resized to `size`.
-
-    Unlike photographs, which are gathered by the thousand, masks are made for the purpose: one that
-    cannot be read is a mistake to be repaired, and ends the reading.
+def listed(folder: Path) -> list[Path]:
+    """The masks of a folder, in the order of names.
 
     Raises:
-        InputError: The folder holds no mask, or one that cannot be read.
+        InputError: The folder holds none.
     """
-    found = {}
-    for path in sorted(folder.glob("*")):
-        if path.suffix.lower() in files.SUFFIXES and not path.name.startswith("."):
-            mask = Image.fromarray(files.read_mask(path))
-            found[path.name] = np.array(mask.resize((size, size), Image.Resampling.NEAREST))
+    found = [
+        path
+        for path in sorted(folder.glob("*"))
+        if path.suffix.lower() in files.SUFFIXES and not path.name.startswith(".")
+    ]
     if not found:
         raise InputError(f"masks must be a folder with .png or .jpg masks, got {folder}")
     return found
 
 
-def load_folder(folder: Path, size: int) -> list[Hole]:
-    """The masks of `read_folder`, read as `picme complete` reads them, to train with.
+def resized(hole: Hole, size: int) -> Hole:
+    """A mask of any size as (size, size): the whole of it, to the nearest pixel."""
+    return np.array(Image.fromarray(hole).resize((size, size), Image.Resampling.NEAREST))
+
+
+def cropped(hole: Hole, size: int) -> Hole:
+    """The centred square of a mask, `resized`: where `pictures.resized` has its picture."""
+    height, width = hole.shape
+    edge = min(height, width)
+    top, left = (height - edge) // 2, (width - edge) // 2
+    return resized(hole[top : top + edge, left : left + edge], size)
+
+
+def check(folder: Path, found: dict[str, Hole]) -> None:
+    """Checks the masks of a folder, by name, as they will be used.
 
     Raises:
-        InputError: The folder holds no mask, one that cannot be read, or none with both hole and
-            known pixels.
+        InputError: Some are empty or full; it names them.
     """
-    found = list(read_folder(folder, size).values())
-    if not any(0 < hole.sum() < hole.size for hole in found):
+    flat = [
+        Skipped(name, "full" if hole.any() else "empty", "")
+        for name, hole in found.items()
+        if not 0 < hole.sum() < hole.size
+    ]
+    if flat:
+        height, width = found[flat[0].name].shape
         raise InputError(
-            f"masks must have hole (grey over {files.MASK_THRESHOLD}) and known pixels, got "
-            f"{folder} whose {len(found)} masks are all empty or full"
+            f"masks must have hole (grey over {files.MASK_THRESHOLD}) and known pixels at "
+            f"{height}x{width}, got {', '.join(summary(flat))} in {folder}; repaint or remove "
+            "them: what is thinner than a pixel of that size may vanish"
         )
+
+
+def load_folder(folder: Path, size: int) -> dict[str, Hole]:
+    """Every mask of a folder by its file's name, read as `picme complete` reads it, `resized`.
+
+    Unlike photographs, which are gathered by the thousand, masks are made for the purpose: one that
+    cannot be read, is empty or full is a mistake to be repaired, and ends the reading.
+
+    Raises:
+        InputError: The folder holds no mask, one that cannot be read, or one that is empty or full
+            at this size.
+    """
+    found = {path.name: resized(files.read_mask(path), size) for path in listed(folder)}
+    check(folder, found)
     return found
 
 
 def draw(
     config: MaskConfig, size: int, rng: np.random.Generator, folder: list[Hole] | None = None
 ) -> Hole:
-    """One training hole of a kind drawn by the weights of `config`; never empty, never full."""
+    """One training hole of a kind drawn by the weights of `config`; never empty, never full.
+
+    Args:
+        config: The weights.
+        size: S.
+        rng: What it is drawn with.
+        folder: The masks of `load_folder`.
+
+    Raises:
+        InputError: The folder's weight is over 0, and there is none.
+    """
     weights = np.array([config.centre, config.rectangles, config.strokes, config.folder])
     kind = rng.choice(4, p=weights / weights.sum())
     if kind == 0:
@@ -96,9 +136,7 @@ def draw(
         if not folder:
             raise InputError("masks.folder > 0 needs a folder of masks: pass --masks DIR")
         hole = folder[rng.integers(len(folder))]
-        hole = hole[:, ::-1] if rng.random() < 0.5 else hole
-        if 0 < hole.sum() < hole.size:
-            return hole
+        return hole[:, ::-1] if rng.random() < 0.5 else hole
     hole = strokes(size, rng)
     while not 0 < hole.sum() < hole.size:
         hole = strokes(size, rng)

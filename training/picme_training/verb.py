@@ -32,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep-grey", action="store_true",
         help="learn from pictures without colour too (default: they are left out)",
     )  # fmt: skip
-    parser.add_argument("--masks", type=Path, help="folder of masks, for masks.folder > 0")
+    parser.add_argument(
+        "--masks", type=Path,
+        help="folder of masks, for masks.folder > 0; none empty or full at the network's size",
+    )  # fmt: skip
     parser.add_argument("--lpips-weights", type=Path, help="LPIPS-squeeze as safetensors")
     parser.add_argument("--device", default="cpu", help="a torch device (default: cpu)")
     parser.add_argument(
@@ -96,7 +99,7 @@ def _read(arguments: argparse.Namespace) -> _Given:
     lpips = perceptual.load(arguments.lpips_weights) if arguments.lpips_weights else None
     loop.check_lpips(settings, lpips)
     distributed.check(settings.schedule.batch)
-    holes = masks.load_folder(arguments.masks, size) if arguments.masks else None
+    holes = list(masks.load_folder(arguments.masks, size).values()) if arguments.masks else None
     # kept larger than the network's picture, so that a crop of the smallest zoom is not enlarged
     side = round(size / settings.augment.zoom)
     read = {"data": data.load_pictures(arguments.data, side, smallest=size, keep_grey=grey)}

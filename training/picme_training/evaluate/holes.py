@@ -5,19 +5,24 @@ from pathlib import Path
 
 import numpy as np
 
+from picme_rt import files
 from picme_rt.errors import InputError
 from picme_rt.images import Hole
-from picme_training import masks
+from picme_training import masks, pictures
 from picme_training.config import MaskConfig
 
 
-def choose(kind: str, names: Sequence[str], size: int, *, each: int, seed: int) -> list[Hole]:
+def choose(
+    kind: str, data: Path, names: Sequence[str], size: int, *, each: int, seed: int
+) -> list[Hole]:
     """The holes of pictures in their order, `each` for the first picture, then for the second.
 
     Args:
         kind: `centre` (the square of half the side), `random` (as training draws them by default),
-            or a folder of masks: those named as the pictures are, else all of them in turn, in an
-            order that the seed shuffles; resized to the nearest pixel.
+            or a folder of masks, resized to the nearest pixel: those named as the pictures are, of
+            which the centred squares are taken, as of the pictures; else all of them, whole, in
+            turn, in an order that the seed shuffles.
+        data: The pictures' folder, or their pack, which does not know how large they were.
         names: Of the pictures' files.
         size: S.
         each: Holes a picture.
@@ -28,7 +33,8 @@ def choose(kind: str, names: Sequence[str], size: int, *, each: int, seed: int) 
 
     Raises:
         InputError: An unknown kind, a mask that is empty or full at this size, masks for some of
-            the pictures by name, or several holes a picture of a kind that has one.
+            the pictures by name, one of another size than the picture it is named as, or several
+            holes a picture of a kind that has one.
     """
     count = len(names) * each
     if kind == "random":
@@ -40,27 +46,33 @@ def choose(kind: str, names: Sequence[str], size: int, *, each: int, seed: int) 
     folder = Path(kind)
     if not folder.is_dir():
         raise InputError(f"masks must be centre, random or a folder of masks, got {kind}")
-    found = masks.read_folder(folder, size)
-    for name, hole in found.items():
-        if not 0 < hole.sum() < hole.size:
-            raise InputError(
-                f"{folder / name} must have hole and known pixels, got one that is "
-                f"{'full' if hole.any() else 'empty'} at {size}x{size}"
-            )
-    by_stem = {Path(name).stem: hole for name, hole in found.items()}
-    stems = [Path(name).stem for name in names]
-    lacking = [stem for stem in stems if stem not in by_stem]
+    by_stem = {path.stem: path for path in masks.listed(folder)}
+    lacking = [name for name in names if Path(name).stem not in by_stem]
     if not lacking:
         _one(each, "masks by the pictures' names")
-        return [by_stem[stem] for stem in stems]
-    if len(lacking) < len(stems):
+        return _by_name(folder, [by_stem[Path(name).stem] for name in names], data, names, size)
+    if len(lacking) < len(names):
         raise InputError(
             f"{folder} must have a mask for every picture's name or for none, "
-            f"got none named {lacking[0]} and {len(stems) - len(lacking)} others"
+            f"got none named {Path(lacking[0]).stem} and {len(names) - len(lacking)} others"
         )
-    order = np.random.default_rng([seed, 5]).permutation(len(found))
-    in_turn = list(found.values())
+    in_turn = list(masks.load_folder(folder, size).values())
+    order = np.random.default_rng([seed, 5]).permutation(len(in_turn))
     return [in_turn[order[place % len(order)]] for place in range(count)]
+
+
+def _by_name(
+    folder: Path, paths: list[Path], data: Path, names: Sequence[str], size: int
+) -> list[Hole]:
+    def read(place: int) -> Hole:
+        path = paths[place]
+        if data.is_dir():
+            return masks.cropped(files.read_pair(data / names[place], path)[1], size)
+        return masks.cropped(files.read_mask(path), size)
+
+    found = pictures.in_threads(read, range(len(paths)), "reading masks")
+    masks.check(folder, {path.name: hole for path, hole in zip(paths, found, strict=True)})
+    return found
 
 
 def _one(each: int, what: str) -> None:

@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--masks", default="centre",
         help="centre (the square of half the side), random (as training draws them), or a folder "
-        "of masks: by the pictures' names, else in turn; of an engine of one picture the file that "
-        "it was trained with (default: centre)",
+        "of masks: by the pictures' names, then of their sizes, else in turn; of an engine of one "
+        "picture the file that it was trained with (default: centre)",
     )  # fmt: skip
     parser.add_argument(
         "--holes", type=int, default=1,
@@ -198,7 +198,9 @@ def _items(arguments: argparse.Namespace, size: int) -> "list[Item]":
     for line in pictures.summary(read.skipped):
         print(f"--data: skipped {line}", file=sys.stderr)
     names, each = read.names[: arguments.limit], arguments.holes
-    chosen = holes.choose(arguments.masks, names, size, each=each, seed=arguments.seed)
+    chosen = holes.choose(
+        arguments.masks, arguments.data, names, size, each=each, seed=arguments.seed
+    )
     pixels = read.pixels[: arguments.limit].permute(0, 2, 3, 1).contiguous().numpy()
     return [
         Item(names[place // each], pixels[place // each], hole) for place, hole in enumerate(chosen)
