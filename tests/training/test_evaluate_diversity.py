@@ -1,6 +1,7 @@
 """`picme evaluate` of an engine of one picture: low, mid and high."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import tiny_pyramid
 from PIL import Image
 
 from picme_rt.cli import main
+from picme_rt.errors import InputError
+from picme_training.evaluate import diversity, measures
 
 IMG, MASK = tiny_pyramid.picture()
 
@@ -44,6 +47,23 @@ def test_another_picture_and_an_empty_mask_are_refused(asked, tmp_path, capsys):
     Image.fromarray(np.roll(IMG, 1, 0)).save(tmp_path / "img.png")
     assert main(asked) == 1
     assert "img must be the picture that tiny was trained on" in capsys.readouterr().err
+
+
+def test_a_picture_of_another_size_than_its_mask_is_one_line(asked, tmp_path, capsys):
+    Image.fromarray(IMG[:-2]).save(tmp_path / "img.png")
+    assert main(asked) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("picme: mask must have the height and width of img, ")
+    assert "img.png" in said
+    assert "mask.png" in said
+
+
+def test_what_is_not_the_engine_s_is_refused_before_anything_is_measured(asked, monkeypatch):
+    monkeypatch.setattr(measures, "patches", None)
+    monkeypatch.setattr(measures, "seam_jump", None)
+    for img, mask in ((np.roll(IMG, 1, 0), MASK), (IMG[:-2], MASK), (IMG, np.ones_like(MASK))):
+        with pytest.raises(InputError, match="must"):
+            diversity.compare(Path(asked[1]), img, mask > 0, k=2, seed=0)
 
 
 @pytest.mark.parametrize("masks", [None, "random", "."])

@@ -30,21 +30,22 @@ def compare(
         By column (`original`, `low`, `mid`, `high`), then by measure.
 
     Raises:
-        InputError: It is another picture or mask than the engine's, or the hole is empty.
+        InputError: It is another picture or mask than the engine's, their sizes differ, or the
+            hole is empty.
     """
     if not hole.any():
         raise InputError("mask must have a hole to measure in, got an empty one")
     original = torch.tensor(img).permute(2, 0, 1).contiguous()
     inside = torch.tensor(hole)
     only = original[None]
-    found = {
-        "original": {
-            "seam": measures.seam_jump(only, inside),
-            "patches": measures.patches(only, inside),
-        }
-    }
     with Session(engine) as session:
-        encoded = session.encode(img, hole)
+        encoded = session.encode(img, hole)  # first: what is not the engine's is refused here
+        found = {
+            "original": {
+                "seam": measures.seam_jump(only, inside),
+                "patches": measures.patches(only, inside),
+            }
+        }
         for name, places in DIVERSITY.items():
             made = encoded.complete(k=k, seed=seed, diversity=places).images
             results = torch.from_numpy(made).permute(0, 3, 1, 2)

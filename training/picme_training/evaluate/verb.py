@@ -129,7 +129,8 @@ def _run_diversity(
         raise InputError(
             f"--masks must be the mask that {arguments.model} was trained with, a file, got {masks}"
         )
-    img, hole = files.read_picture(arguments.data), files.read_mask(masks)
+    photograph, hole = files.read_pair(arguments.data, masks)
+    img = photograph.pixels
     with comparison.one_thread():
         found = diversity.compare(
             arguments.model, img, hole, k=options.samples, seed=options.seed, lpips=lpips
