@@ -67,7 +67,7 @@ def test_every_measure_is_there_for_the_model_and_those_of_one_result_for_the_ba
         assert all(np.isfinite(value.mean) for value in table.values())
 
 
-def test_picture_n_is_completed_with_the_seed_plus_n(found, model, items):
+def test_item_n_is_completed_with_the_seed_plus_n(found, model, items):
     assert len(found.shown) == N
     for place, (shown, item) in enumerate(zip(found.shown, items, strict=True)):
         done = model.encode(item.picture, item.hole).complete(k=K, seed=7 + place)
@@ -89,6 +89,19 @@ def test_the_mean_error_is_that_of_the_pictures_shown(found, items):
         means = [one.mean() for one in each]
         assert value.mean == pytest.approx(np.mean(means), rel=1e-5)
         assert value.spread == pytest.approx(np.std(means, ddof=1) / N**0.5, rel=1e-4)
+
+
+def test_the_holes_of_a_picture_are_one_number_of_the_spread(model, items):
+    several = [items[0], items[0]._replace(hole=~items[0].hole), *items[1:4]]
+    found = comparison.compare(model, several, Options(samples=2, seed=7, per_primitive=0))
+    errors = [
+        np.abs(one.results["model"].astype(float) - one.item.picture)[:, one.item.hole].mean() / 255
+        for one in found.shown
+    ]
+    means = [np.mean(errors[:2]), *errors[2:]]
+    value = found.columns["model"]["MAE_hole"]
+    assert value.mean == pytest.approx(np.mean(means), rel=1e-5)
+    assert value.spread == pytest.approx(np.std(means, ddof=1) / 2, rel=1e-4)
 
 
 def test_fid_is_the_mean_over_the_sets_of_the_ith_results(found, items):

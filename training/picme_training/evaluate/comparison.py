@@ -33,7 +33,7 @@ class Options:
     Attributes:
         samples: k, results a picture; at least 2, for diversity is of pairs.
         per_primitive: Results of each primitive and picture; below 2 there are no contrasts.
-        seed: Picture n is completed with seed + n.
+        seed: Item n, from 0, is completed with seed + n.
         baselines: Of `BASELINES`: `telea` is OpenCV's, `mean` the model's own mode `mean`.
         patches: Whether the bidirectional patch distance is measured: seconds a result.
     """
@@ -58,10 +58,10 @@ class Options:
 
 
 class Item(NamedTuple):
-    """One picture to measure with.
+    """One picture to measure with, with one hole.
 
     Attributes:
-        name: Of its file.
+        name: Of its file; items of one name are one picture with several holes.
         picture: (S, S, 3) uint8.
         hole: (S, S) bool, neither empty nor full.
     """
@@ -75,7 +75,7 @@ class Value(NamedTuple):
     """A measure.
 
     Attributes:
-        mean: Over the pictures, or over the sets of results.
+        mean: Over the pictures, of each over its holes, or over the sets of results.
         spread: The mean's standard error over pictures; of FID and DIV-FID the deviation over sets
             of results, of KID over its subsets; None of a single number.
     """
@@ -131,7 +131,7 @@ class _Column:
             self.numbers.setdefault(name, []).append(value)
 
     def table(self, real: Tensor | None, owners: Sequence[str], seed: int) -> dict[str, Value]:
-        found = {name: average(values) for name, values in self.numbers.items()}
+        found = {name: average(values, owners) for name, values in self.numbers.items()}
         if real is None:
             return found
         made = torch.stack(self.places)  # (N, k, D)
@@ -233,9 +233,13 @@ def _measure(
             columns[name].add(measures.perceptual(*both, hole, lpips))
 
 
-def average(values: Sequence[float]) -> Value:
-    """The mean over pictures and its standard error."""
-    return Value(float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values))))
+def average(values: Sequence[float], owners: Sequence[str]) -> Value:
+    """The mean over pictures, of each the mean over its holes, and its standard error."""
+    by_picture: dict[str, list[float]] = {}
+    for owner, value in zip(owners, values, strict=True):
+        by_picture.setdefault(owner, []).append(value)
+    means = [np.mean(each) for each in by_picture.values()]
+    return Value(float(np.mean(means)), float(np.std(means, ddof=1) / math.sqrt(len(means))))
 
 
 def relative(columns: dict[str, dict[str, Value]], name: str) -> dict[str, float]:

@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--seed", type=int, default=0,
-        help="of the holes; picture n is completed with seed + n (default: 0)",
+        help="of the holes; picture n, from 0, is completed with seed + n, of several holes hole j "
+        "with seed + HOLES n + j (default: 0)",
     )  # fmt: skip
     parser.add_argument(
         "--baselines", default="",
