@@ -141,7 +141,8 @@ def test_what_cannot_be_measured_is_one_line(evaluate, tmp_path, capsys):
         ({}, ("--baselines", "median"), "baselines must be of telea, mean"),
         ({}, ("--lpips-weights", tmp_path / "weights"), "lpips weights must be a safetensors file"),
         ({}, ("--lpips-weights", empty), "lpips weights must be a safetensors file"),
-        ({}, ("--size", 500), "tiny"),
+        ({}, ("--size", 500), "data must hold a picture that can be used, got "),
+        ({}, ("--size", 500), "; tiny ones take a smaller size: --size, or network.size"),
     ]
     for where, flags, says in cases:
         assert evaluate(*flags, **where) == 1

@@ -100,10 +100,15 @@ def square(path: Path, side: int, *, smallest: int, keep_grey: bool) -> Image | 
 
 def nothing_left(folder: Path, skipped: list[Skipped]) -> InputError:
     """The error of a folder of which every picture is left out."""
-    cure = "; --keep-grey learns from grey ones" if any(s.reason == "grey" for s in skipped) else ""
+    cures = {
+        "grey": "; --keep-grey takes grey ones",
+        "tiny": "; tiny ones take a smaller size: --size, or network.size in training",
+    }
+    reasons = {entry.reason for entry in skipped}
     return InputError(
-        f"data must hold a picture that can be learnt from, got {folder} with "
-        f"{'; '.join(summary(skipped))}{cure}"
+        f"data must hold a picture that can be used, got {folder} with "
+        f"{'; '.join(summary(skipped))}"
+        + "".join(cure for reason, cure in cures.items() if reason in reasons)
     )
 
 
