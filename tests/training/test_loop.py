@@ -423,7 +423,7 @@ def test_picme_train_goes_on_with_resume(command, picture_folder, capsys):
     assert "pass --resume" in capsys.readouterr().err
     assert command(*val, "--resume") == 0
     assert command(*val, "--resume", steps=4) == 1
-    assert "another configuration" in capsys.readouterr().err
+    assert "another configuration: schedule.steps = 2, not 4; resume" in capsys.readouterr().err
 
 
 def test_picme_train_holds_out_the_last_pictures(command, capsys, monkeypatch):

@@ -88,6 +88,17 @@ def test_a_run_that_exists_is_refused_before_the_pictures_are_read(
     assert not (tmp_path / "out" / "skipped.json").exists()
 
 
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta"])
+def test_a_device_that_is_not_here_is_one_line_before_the_pictures_are_read(
+    train, folder, monkeypatch, capsys, device
+):
+    monkeypatch.setattr(data, "load_pictures", lambda *_, **__: pytest.fail("was read"))
+    assert train("--device", device, data=folder) == 1
+    error = capsys.readouterr().err
+    assert f"device must be a torch device that is here, got {device!r}" in error
+    assert error.count("\n") == 1
+
+
 def test_a_folder_of_which_nothing_is_left_is_one_error(train, tmp_path, capsys):
     (tmp_path / "grey").mkdir()
     for i in range(9):

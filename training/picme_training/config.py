@@ -307,6 +307,32 @@ def from_dict(tables: dict[str, Any]) -> RunConfig:
     return RunConfig(**parts)
 
 
+def check_same(place: Path, made: RunConfig, given: RunConfig) -> None:
+    """Refuses to go on from a checkpoint with another configuration.
+
+    Raises:
+        InputError: `made`, that of `place`, is not `given`.
+    """
+    before, now = _flat(made), _flat(given)
+    if changed := [name for name in before if before[name] != now[name]]:
+        said = ", ".join(f"{name} = {before[name]!r}, not {now[name]!r}" for name in changed)
+        raise InputError(
+            f"{place} was made with another configuration: {said}; resume with the same TOML, or "
+            "begin another run with --start-from"
+        )
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """Every value by `table.key`, and what stands in no table by its name."""
+    found: dict[str, Any] = {}
+    for name, value in config.to_dict().items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{key}": one for key, one in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
 def _check_type(where: str, expected: Any, got: object) -> None:
     if expected is float:
         good = isinstance(got, (int, float)) and not isinstance(got, bool) and math.isfinite(got)

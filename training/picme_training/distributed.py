@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from picme_rt.errors import InputError, PicmeError, UnavailableError
 from picme_training import checkpoint
+from picme_training.device import named
 
 TIMEOUT = datetime.timedelta(hours=1)
 """Of a wait for the others: the first process evaluates for minutes; a dead one is seen at once."""
@@ -61,11 +62,12 @@ def joined(device: str, run: Path) -> Iterator[str]:
         run: The run's folder, whose newest checkpoint the line names.
 
     Raises:
-        InputError: `device` is not one that several processes can share.
+        InputError: `device` is none that is here, or not one that several processes can share.
         UnavailableError: There are fewer GPUs than processes.
         EndedError: Another process ended inside of the block.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        named(device)  # refused before anything is read
         yield device
         return
     place = _place(device, int(os.environ["LOCAL_RANK"]))

@@ -28,8 +28,9 @@ from picme_training import (
 )
 from picme_training.algorithm import Noise, discriminator_loss, generator_pass, shifted
 from picme_training.board import Board
-from picme_training.config import NetworkConfig, RunConfig
+from picme_training.config import NetworkConfig, RunConfig, check_same
 from picme_training.data import Batches, ahead
+from picme_training.device import named
 from picme_training.networks import Picme
 from picme_training.perceptual import Lpips
 
@@ -195,9 +196,9 @@ def train(
             computed has a checkpoint.
         DivergedError: A loss or a weight is not finite.
         InputError: `out` holds a run and `resume` is not set, or its configuration is another one,
-            or `stop` lies behind it or past the last step.
+            or `stop` lies behind it or past the last step, or there is no such device.
     """
-    trainer = Trainer(config, torch.device(device), lpips, compiled=compiled)
+    trainer = Trainer(config, named(device), lpips, compiled=compiled)
     if trainer.device.type == "cuda":  # every step has the same sizes: the fastest way to each
         torch.backends.cudnn.benchmark = True
     _prepare(out, trainer, resume, start_from)
@@ -338,8 +339,7 @@ def _origin(out: Path, config: RunConfig, resume: bool, start_from: Path | None)
     if start_from is not None:
         raise InputError("--resume goes on with the run's own weights; leave out --start-from")
     place = checkpoint.find(out)
-    if checkpoint.describe(place).config != config:
-        raise InputError(f"{place} was made with another configuration; resume with the same TOML")
+    check_same(place, checkpoint.describe(place).config, config)
     return place
 
 

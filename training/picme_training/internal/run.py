@@ -15,6 +15,7 @@ from picme_rt import sheet
 from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image
 from picme_rt.pyramid import fingerprint
+from picme_training.device import named
 from picme_training.internal import cascade, choices, masked, naive, presets, pyramid, store
 from picme_training.internal.cascade import Frozen
 from picme_training.internal.plan import Plan
@@ -103,7 +104,7 @@ def learn(
         fine = [one for one in plans if one.fine]
         plans = [one._replace(place=i, scales=len(fine)) for i, one in enumerate(fine)]
         plans[0] = plans[0]._replace(coarser=None)
-    place = _device(device)
+    place = named(device)
     about = {
         "settings": dataclasses.asdict(given),
         "picture": fingerprint(img, hole),
@@ -132,18 +133,6 @@ def learn(
             frozen.append(done.frozen)
             before = done
     return frozen
-
-
-def _device(name: str) -> torch.device:
-    try:
-        found = torch.device(name)
-        torch.zeros(1, device=found)
-    except (RuntimeError, AssertionError) as exc:  # no such device, or a build without it
-        reason = str(exc).splitlines()[0]
-        raise InputError(
-            f"device must be a torch device that is here, got {name!r}: {reason}"
-        ) from exc
-    return found
 
 
 def plan(img: Image, hole: Hole, size: int) -> list[Plan]:

@@ -1,0 +1,22 @@
+"""The torch device that a training runs on, by its name."""
+
+import torch
+
+from picme_rt.errors import InputError
+
+
+def named(name: str) -> torch.device:
+    """The device of a name, on which a number was put and read back.
+
+    Raises:
+        InputError: There is no such device, or this build of torch is without it.
+    """
+    try:
+        found = torch.device(name)
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError) as exc:  # no such device, or a build without it
+        reason = str(exc).splitlines()[0]
+        raise InputError(
+            f"device must be a torch device that is here, got {name!r}: {reason}"
+        ) from exc
+    return found
