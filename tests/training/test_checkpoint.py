@@ -291,6 +291,8 @@ def test_what_cannot_be_averaged_is_one_line(photographs, trainer, tmp_path, cap
         ([f"{one}=1"], "takes two checkpoints or more"),
         ([f"{one}=0.5", f"{one}=0.6"], "sum to 1, got [0.5, 0.6]"),
         ([f"{one}=1.5", f"{one}=-0.5"], "0 or more"),
+        ([f"{one}=nan", f"{one}=0.5"], "0 or more and sum to 1, got [nan, 0.5]"),
+        ([f"{one}=0.5", f"{one}=nan"], "0 or more and sum to 1, got [0.5, nan]"),
         ([f"{one}=half", f"{one}=0.5"], "RUN=SHARE, got"),
         ([f"{one}=0.5", f"{other}=0.5"], "is of another network than"),
         ([f"{tmp_path}=0.5", f"{one}=0.5"], "neither a checkpoint nor a run"),

@@ -141,7 +141,8 @@ def average(run: Path, places: list[Path], shares: list[float]) -> Path:
     """
     if len(places) != len(shares) or len(places) < 2:
         raise InputError(f"an average takes two checkpoints or more, a share each, got {places}")
-    if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+    # what NaN is compared with is False
+    if not (all(share >= 0 for share in shares) and abs(sum(shares) - 1) <= 1e-6):
         raise InputError(f"shares must be 0 or more and sum to 1, got {shares}")
     if _all(run):
         raise InputError(f"{run} holds a run; name another folder")
