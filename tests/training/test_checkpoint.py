@@ -170,13 +170,13 @@ def test_a_damaged_file_is_refused_by_its_hash(saved, trainer, name):
 
 def test_a_missing_file_is_named(saved, trainer):
     (saved / "ema.safetensors").unlink()
-    with pytest.raises(InputError, match=r"ema\.safetensors cannot be read"):
+    with pytest.raises(InputError, match=r"ema\.safetensors cannot be read: there is no such"):
         checkpoint.load(saved, trainer.state)
 
 
 def test_a_file_without_a_hash_is_refused(saved, trainer):
     edit(saved, sha256={})
-    with pytest.raises(InputError, match=r"model\.safetensors cannot be read"):
+    with pytest.raises(InputError, match=r"model\.safetensors cannot be read: .* has no sha256"):
         checkpoint.load_module(saved, "model", trainer.model)
 
 
@@ -200,11 +200,49 @@ def test_a_newer_format_is_refused_with_both_numbers(saved):
         checkpoint.describe(saved)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": 1, "step": 3}'])
-def test_a_damaged_json_is_refused(saved, content):
+ENDS = '{"format": 1, "step": 3'
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        ("[]", "it is no table"),
+        ("{}", "format must be of type int, got None"),
+        (ENDS + "}", "config must be of type dict, got None"),
+        (ENDS + ', "config": []}', r"config must be of type dict, got \[\]"),
+        (ENDS + ', "config": {}, "pictures": Infinity}', "pictures must be of type int, got inf"),
+    ],
+)
+def test_a_damaged_json_is_refused(saved, content, why):
     (saved / "checkpoint.json").write_text(content)
-    with pytest.raises(InputError, match=r"checkpoint\.json is damaged"):
+    with pytest.raises(InputError, match=rf"checkpoint\.json is damaged: {why}.*; no whole"):
         checkpoint.describe(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("checkpoint.json", b"{", "is damaged: Expecting"),
+        ("model.safetensors", b"", "is damaged: its sha256"),
+        ("model.safetensors", None, "cannot be read: there is no such file"),
+    ],
+)
+def test_a_damaged_checkpoint_names_the_newest_whole_one_before_it(
+    tmp_path, trainer, name, content, why
+):
+    old, new = save(tmp_path, trainer, 9), save(tmp_path, trainer, 10)
+    (new / name).unlink()
+    if content is not None:
+        (new / name).write_bytes(content)
+    read = checkpoint.describe if name == "checkpoint.json" else checkpoint.tensors
+    given = (new,) if name == "checkpoint.json" else (new, "model")
+    with pytest.raises(InputError, match=f"{name} {why}.*; delete {new.name} .* from {old.name}$"):
+        read(*given)
+    (old / "ema.safetensors").unlink()
+    with pytest.raises(InputError, match=f"{name} {why}.*; no whole checkpoint that is older"):
+        read(*given)
 
 
 def test_a_configuration_of_another_version_is_refused(saved, trainer):

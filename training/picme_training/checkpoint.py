@@ -91,15 +91,58 @@ def describe(place: Path) -> Description:
     Raises:
         InputError: checkpoint.json is damaged or of a newer format.
     """
-    try:
-        content: dict[str, Any] = json.loads((place / "checkpoint.json").read_text())
-        form, tables = content["format"], content["config"]
-        step, pictures = int(content["step"]), int(content["pictures"])
-    except (ValueError, KeyError, TypeError) as exc:
-        raise InputError(f"{place}/checkpoint.json is damaged: {exc!r}") from exc
+    content = _said(place)
+    form, tables, step, pictures = (content[name] for name in _ENTRIES)
     if form != FORMAT:
         raise InputError(f"{place} has checkpoint format {form}, this version reads {FORMAT}")
     return Description(configuration.from_dict(tables), step, pictures)
+
+
+_ENTRIES = {"format": int, "config": dict, "step": int, "pictures": int}
+
+
+def _said(place: Path) -> dict[str, Any]:
+    """checkpoint.json, its entries of the right types."""
+    try:
+        content = json.loads((place / "checkpoint.json").read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise _unusable(place, f"{place}/checkpoint.json is damaged: {exc}") from exc
+    if not isinstance(content, dict):
+        raise _unusable(place, f"{place}/checkpoint.json is damaged: it is no table")
+    for name, kind in _ENTRIES.items():
+        if type(content.get(name)) is not kind:
+            found = f"{name} must be of type {kind.__name__}, got {content.get(name)!r}"
+            raise _unusable(place, f"{place}/checkpoint.json is damaged: {found}")
+    return content
+
+
+def _unusable(place: Path, why: str) -> InputError:
+    """The error of a damaged checkpoint, with its cure: the newest whole one that is older."""
+    place = place.resolve()
+    for older in reversed(_all(place.parent.parent)):
+        if older.parent == place.parent and older.name < place.name and _is_whole(older):
+            return InputError(f"{why}; delete {place.name} to go on from {older.name}")
+    return InputError(
+        f"{why}; no whole checkpoint that is older lies beside it: copy it anew from where it is "
+        "whole, or begin another run"
+    )
+
+
+def _is_whole(place: Path) -> bool:
+    try:
+        sums = _sums(place)
+        return bool(sums) and all(_sha256(place / name) == one for name, one in sums.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _sums(place: Path) -> dict[str, str]:
+    """The sha256 of each file, as checkpoint.json says; ValueError where it does not."""
+    content = json.loads((place / "checkpoint.json").read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not isinstance(content.get("sha256"), dict):
+        raise ValueError("checkpoint.json has no sha256")
+    sums: dict[str, str] = content["sha256"]
+    return sums
 
 
 def load_module(place: Path, name: str, module: nn.Module) -> None:
@@ -216,12 +259,17 @@ def tensors(place: Path, name: str) -> dict[str, Tensor]:
     """
     path = place / f"{name}.safetensors"
     try:
-        expected = json.loads((place / "checkpoint.json").read_text())["sha256"][path.name]
-        if _sha256(path) != expected:
-            raise InputError(f"{path} is damaged: its sha256 is not the one in checkpoint.json")
-        return load_file(path)
-    except (OSError, KeyError, SafetensorError) as exc:
-        raise InputError(f"{path} cannot be read: {exc!r}") from exc
+        expected = _sums(place)[path.name]
+        if _sha256(path) == expected:
+            return load_file(path)
+        why = "is damaged: its sha256 is not the one in checkpoint.json"
+    except FileNotFoundError:
+        why = "cannot be read: there is no such file"
+    except KeyError:
+        why = "cannot be read: checkpoint.json has no sha256 of it"
+    except (OSError, ValueError, SafetensorError) as exc:
+        why = f"cannot be read: {exc}"
+    raise _unusable(place, f"{path} {why}")
 
 
 def _moments(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
