@@ -109,8 +109,6 @@ def test_unknown_and_missing_keys_are_named(tables, text):
         ("schedule", "steps", True, "int"),
         ("schedule", "lr", "fast", "float"),
         ("schedule", "lr", True, "float"),
-        ("schedule", "lr", math.inf, "float"),
-        ("loss", "gmm", math.nan, "float"),
         ("loss", "composite", 1, "bool"),
         ("network", "preset", 3, "string"),
         ("network", "size", "64", "int"),
@@ -123,12 +121,24 @@ def test_a_value_of_another_type_is_refused(table, key, value, kind):
         config.from_dict(with_value(table, key, value))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_is_refused(value):
+    with pytest.raises(InputError, match=rf"\[schedule\] lr must be a finite number, got {value}"):
+        config.from_dict(with_value("schedule", "lr", value))
+
+
+def test_the_largest_shift_and_number_of_primitives_are_good():
+    assert config.from_dict(with_value("loss", "shift", 63)).loss.shift == 63
+    assert config.from_dict(with_value("network", "primitives", 4096)).network.primitives == 4096
+
+
 @pytest.mark.parametrize(
     ("table", "key", "value"),
     [
         ("network", "preset", "unet"),
         ("network", "size", 96),
         ("network", "primitives", 0),
+        ("network", "primitives", 4097),
         ("schedule", "steps", 0),
         ("schedule", "batch", 0),
         ("schedule", "evaluate_every", 0),
@@ -159,6 +169,7 @@ def test_a_value_of_another_type_is_refused(table, key, value, kind):
         ("augment", "zoom", 0.0),
         ("augment", "zoom", 1.1),
         ("loss", "shift", -1),
+        ("loss", "shift", 64),
         ("loss", "rim", -0.1),
         ("augment", "colour", -0.1),
         ("augment", "colour", 1.0),
@@ -195,6 +206,11 @@ def test_a_configuration_cannot_be_changed():
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"there is no configuration file .*none\.toml"):
         config.load(tmp_path / "none.toml")
+
+
+def test_a_folder_is_no_configuration(tmp_path):
+    with pytest.raises(InputError, match=f"CONFIG must be a TOML file, got the folder {tmp_path}"):
+        config.load(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"[network\n", b"preset: cats", b"\xff\xd8\xff\xe0 a picture"])

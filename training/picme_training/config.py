@@ -22,7 +22,7 @@ class NetworkConfig:
         preset: `picme` (the paper's layout), `pic` (PIC's spatial latent, one Gaussian) or `cats`
             (arithmetic spent where the picture is small; docs/method.md lists its departures).
         size: Side of the square picture in pixels: 64, 128 or 256.
-        primitives: P, number of Gaussians of the mixture; `pic` has one.
+        primitives: P, number of Gaussians of the mixture, 1 to 4096; `pic` has one.
         mask_channel: Whether the encoder sees the hole as a fourth channel (method.md 17).
         judge_hole: Whether the discriminator of `cats` sees the hole too.
         judge_features: Whether the discriminator of `cats` also judges features of SqueezeNet.
@@ -47,8 +47,8 @@ class NetworkConfig:
             raise InputError(f"preset must be one of {get_args(Preset)}, got {self.preset!r}")
         if self.size not in (64, 128, 256):
             raise InputError(f"size must be 64, 128 or 256, got {self.size}")
-        if self.primitives < 1:
-            raise InputError(f"primitives must be at least 1, got {self.primitives}")
+        if not 1 <= self.primitives <= 4096:  # what an engine may have (docs/engine-format.md)
+            raise InputError(f"primitives must be 1 to 4096, got {self.primitives}")
         if self.preset == "pic" and self.primitives != 1:
             raise InputError(f"preset pic has one Gaussian, got primitives = {self.primitives}")
         for name in ("judge_hole", "judge_features"):
@@ -89,7 +89,8 @@ class LossConfig:
         perceptual: Weight of LPIPS between the reconstruction and the picture; 0 is the paper.
         rim: Weight of the L1 of inferred pictures in the hole, falling with the distance to what is
             known (`losses.rim_reconstruction`); 0 is the paper.
-        shift: Most pixels by which a picture is moved before D and LPIPS see it; 0 moves none.
+        shift: Most pixels by which a picture is moved before D and LPIPS see it, below the
+            network's size; 0 moves none.
         decoded: Which inferred z_c is decoded for the known-pixel and adversarial terms: the `best`
             primitive (the paper), one `draw` from alpha, or `both` (method.md 12).
         composite: The discriminator sees composites (known pixels of the original) rather than g's
@@ -262,6 +263,11 @@ class RunConfig:
                 "got 1"
             )
 
+        if self.loss.shift >= self.network.size:
+            raise InputError(
+                f"shift must be 0 to size - 1 = {self.network.size - 1}, got {self.loss.shift}"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain tables, as `from_dict` reads them."""
         return dataclasses.asdict(self)
@@ -341,6 +347,8 @@ def _check_type(where: str, expected: Any, got: object) -> None:
     else:
         good = isinstance(got, str)
     if not good:
+        if isinstance(got, float) and not math.isfinite(got) and expected is float:
+            raise InputError(f"{where} must be a finite number, got {got!r}")
         name = expected.__name__ if isinstance(expected, type) else "string"
         raise InputError(f"{where} must be of type {name}, got {got!r}")
 
@@ -349,8 +357,10 @@ def load(path: Path) -> RunConfig:
     """The run that the TOML file at `path` describes.
 
     Raises:
-        InputError: The file is missing, is no TOML, or has an unknown key or a bad value.
+        InputError: The file is missing, a folder or no TOML, or has an unknown key or a bad value.
     """
+    if path.is_dir():
+        raise InputError(f"CONFIG must be a TOML file, got the folder {path}")
     try:
         return from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as exc:
