@@ -152,13 +152,13 @@ def test_a_pack_that_does_not_fit_the_memory_is_refused(packed, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"PK", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"{}"])
 def test_another_kind_of_file_is_no_pack(tmp_path, content):
     (tmp_path / "other.pack").write_bytes(content)
-    with pytest.raises(InputError, match=r"other\.pack is no pack"):
+    with pytest.raises(InputError, match=r"other\.pack is no pack .*; name a folder of pictures"):
         read(tmp_path / "other.pack")
 
 
 def test_another_safetensors_file_is_no_pack(tmp_path):
     save_file({"bytes": np.zeros(3, np.uint8)}, tmp_path / "weights.safetensors")
-    with pytest.raises(InputError, match="picme pack did not write it"):
+    with pytest.raises(InputError, match="picme pack did not write it; name a folder"):
         read(tmp_path / "weights.safetensors")
 
 

@@ -27,6 +27,7 @@ from picme_training.pictures import Skipped
 
 FORMAT = 1
 SIDES = range(8, 1025)
+_WANTED = "name a folder of pictures, or a file of picme pack"
 
 
 class Packed(NamedTuple):
@@ -126,7 +127,9 @@ def read(path: Path, side: int, *, smallest: int) -> tuple[NDArray[np.uint8], li
     """
     try:
         about, ends, data = _open(path)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as exc:
+    except SafetensorError as exc:  # of a picture, say, given in place of its folder
+        raise InputError(f"{path} is no pack that can be read: {exc}; {_WANTED}") from exc
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
         raise InputError(f"{path} is no pack that can be read: {exc or repr(exc)}") from exc
     if about["side"] < smallest:
         raise InputError(
@@ -153,7 +156,7 @@ def _open(path: Path) -> tuple[dict[str, Any], NDArray[np.int64], NDArray[np.uin
     with safe_open(path, framework="numpy") as file:  # checks its header against its size
         metadata = file.metadata() or {}
         if "picme_pack" not in metadata:
-            raise ValueError("picme pack did not write it")
+            raise ValueError(f"picme pack did not write it; {_WANTED}")
         about = json.loads(metadata["picme_pack"])
         if about["format"] != FORMAT:
             raise ValueError(
