@@ -335,6 +335,14 @@ def test_the_averaged_weights_of_a_checkpoint_become_the_engine(quick, run, tmp_
     assert engines.load(target).name == "other"
 
 
+def test_a_card_that_is_none_is_one_line_before_the_export(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export, "export", lambda *_, **__: pytest.fail("was exported"))
+    for card in (tmp_path / "none.md", tmp_path):
+        command = ["export", str(run), "-o", str(tmp_path / "engine"), "--card", str(card)]
+        assert cli.main(command) == 1
+        assert f"--card must be a Markdown file, got {card}\n" in capsys.readouterr().err
+
+
 def test_what_is_no_checkpoint_is_one_line(tmp_path, capsys):
     assert cli.main(["export", str(tmp_path), "-o", str(tmp_path / "engine")]) == 1
     assert "neither a checkpoint nor a run" in capsys.readouterr().err

@@ -375,6 +375,7 @@ def test_the_command_adds_int8_to_an_engine_in_place(exported, pictures, tmp_pat
         (["--precision", "int8"], "--precision int8 must have --calibration DIR"),
         (["--lpips-weights", "x"], "--lpips-weights must go with --calibration DIR"),
         (["--calibration", "x", "--name", "y"], "--name must go with a checkpoint"),
+        ([], "an engine must go with --calibration DIR, which adds a lower precision, or with"),
     ],
 )
 def test_what_the_command_cannot_do_is_one_line(exported, tmp_path, capsys, arguments, says):

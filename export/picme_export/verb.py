@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the space; what runs computes as before (default: fp32)",
     )  # fmt: skip
     parser.add_argument("--name", help="the engine's name (default: the directory's)")
-    parser.add_argument("--card", type=Path, help="a model card to put into the engine")
+    parser.add_argument("--card", type=Path, help="a model card, Markdown, to put into the engine")
     parser.add_argument("--data", default="", help="provenance: what it was trained on")
     parser.add_argument("--licence", default="", help="provenance: licence of the weights")
     parser.add_argument("--commit", default="", help="provenance: commit of the training code")
@@ -121,10 +121,17 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.lpips_weights is not None and arguments.calibration is None:
         raise InputError("--lpips-weights must go with --calibration DIR, got it alone")
-    if arguments.calibration is not None and (arguments.source / engines.MANIFEST).exists():
+    if (arguments.source / engines.MANIFEST).exists():
+        if arguments.calibration is None:
+            raise InputError(
+                "an engine must go with --calibration DIR, which adds a lower precision, or with "
+                f"--target or --pipeline, got {arguments.source} with none of them"
+            )
         for name in ("name", "card", "data", "licence", "commit", "rewrites"):
             if getattr(arguments, name):
                 raise InputError(f"--{name} must go with a checkpoint, got it with an engine")
+    if arguments.card is not None and not arguments.card.is_file():
+        raise InputError(f"--card must be a Markdown file, got {arguments.card}")
 
 
 def _calibration(arguments: argparse.Namespace) -> "Calibration | None":
