@@ -252,7 +252,9 @@ def test_picme_pack_speaks_json_and_names_what_was_left_out(
 ):
     folder = tmp_path / "some"
     folder.mkdir()
-    (folder / "a.png").write_bytes((picture_folder / "0.png").read_bytes())
+    clear = Image.open(picture_folder / "0.png")
+    clear.putalpha(0)
+    clear.save(folder / "a.png")
     (folder / "b.png").write_bytes(b"broken")
     assert command("--json", "--quality", "50", folder=folder) == 0
     captured = capsys.readouterr()
@@ -262,6 +264,7 @@ def test_picme_pack_speaks_json_and_names_what_was_left_out(
     assert said["bytes"] == (tmp_path / "cats.pack").stat().st_size
     assert list(said["skipped"]["unreadable"]) == ["b.png"]
     assert "skipped 1 unreadable (b.png)" in captured.err
+    assert "1 with transparent pixels, whose stored colours are learnt (a.png)" in captured.err
 
 
 def test_picme_pack_replaces_a_pack_with_force_alone(command, tmp_path, capsys):

@@ -164,6 +164,23 @@ def test_a_picture_with_one_coloured_pixel_is_not_grey(tmp_path):
     assert load(tmp_path).names == ["almost.png"]
 
 
+def test_pictures_with_transparent_pixels_are_learnt_from_and_named(tmp_path):
+    rgb = np.asarray(colours(12, 8))
+    for name, columns in (("a", slice(5, 6)), ("b", slice(0, 2)), ("c", slice(0, 0))):
+        alpha = np.full((8, 12, 1), 255, np.uint8)
+        alpha[:, columns] = 0
+        Image.fromarray(np.dstack([rgb, alpha])).save(tmp_path / f"{name}.png")
+    Image.fromarray(rgb).save(tmp_path / "d.png")
+    found = load(tmp_path)
+    assert found.names == ["a.png", "b.png", "c.png", "d.png"]
+    assert found.transparent == ["a.png"]  # that of b lies outside of the centred square
+    assert torch.equal(found.pixels, found.pixels[3:].expand_as(found.pixels))
+    assert pictures.note(found.transparent) == [
+        "1 with transparent pixels, whose stored colours are learnt (a.png)"
+    ]
+    assert pictures.note([]) == []
+
+
 def test_a_picture_is_tiny_below_the_size_that_is_given(tmp_path):
     colours(30, 12).save(tmp_path / "a.png")
     assert load(tmp_path, side=16, smallest=12).pixels.shape == (1, 3, 16, 16)

@@ -48,6 +48,9 @@ def train(tmp_path, picture_folder):
 def test_a_folder_with_bad_files_is_trained_from_and_they_are_counted_by_name(
     train, folder, tmp_path, capsys
 ):
+    clear = Image.open(folder / "0.png")
+    clear.putalpha(0)
+    clear.save(folder / "0.png")
     assert train("--json", data=folder, val=folder) == 0
     captured = capsys.readouterr()
     said = json.loads(captured.out)
@@ -57,6 +60,7 @@ def test_a_folder_with_bad_files_is_trained_from_and_they_are_counted_by_name(
         assert f"{name}: skipped 1 grey (grey.png)" in captured.err
         assert f"{name}: skipped 1 tiny (low.png)" in captured.err
         assert f"{name}: skipped 2 unreadable (broken.png, pipe.png)" in captured.err
+        assert f"{name}: 1 with transparent pixels, whose stored colours are" in captured.err
     table = json.loads((tmp_path / "out" / "skipped.json").read_text())
     assert table.keys() == {"data", "val"}
     assert table["data"]["tiny"] == {"low.png": "63x70, less than 64"}

@@ -32,11 +32,13 @@ class Pictures(NamedTuple):
         pixels: (N, 3, side, side) uint8, the channels of a place together in memory.
         names: Of the N files.
         skipped: Every file that was left out.
+        transparent: Names of those of the N that have transparent pixels; of a pack none are known.
     """
 
     pixels: Tensor
     names: list[str]
     skipped: list[Skipped]
+    transparent: list[str]
 
 
 def load_pictures(source: Path, side: int, *, smallest: int, keep_grey: bool = False) -> Pictures:
@@ -57,11 +59,9 @@ def load_pictures(source: Path, side: int, *, smallest: int, keep_grey: bool = F
     """
     if source.is_file():
         pixels, names = pack.read(source, side, smallest=smallest)
-        return Pictures(torch.from_numpy(pixels), names, [])
-    pixels, names, skipped = pictures.read_folder(
-        source, side, smallest=smallest, keep_grey=keep_grey
-    )
-    return Pictures(torch.from_numpy(pixels), names, skipped)
+        return Pictures(torch.from_numpy(pixels), names, [], [])
+    found = pictures.read_folder(source, side, smallest=smallest, keep_grey=keep_grey)
+    return Pictures(torch.from_numpy(found.pixels), *found[1:])
 
 
 def split(pictures: Tensor, size: int, held_out: int) -> tuple[Tensor, Tensor]:

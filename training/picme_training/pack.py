@@ -23,7 +23,7 @@ from picme_rt import atomic
 from picme_rt.errors import InputError
 from picme_rt.images import Image
 from picme_training import pictures
-from picme_training.pictures import Skipped
+from picme_training.pictures import Skipped, Square
 
 FORMAT = 1
 SIDES = range(8, 1025)
@@ -38,12 +38,14 @@ class Packed(NamedTuple):
         skipped: Every file that was left out.
         size: Of the pack, in bytes.
         psnr: Mean and least of the pictures' PSNR in dB, against the squares before encoding.
+        transparent: Names of packed pictures that have transparent pixels.
     """
 
     names: list[str]
     skipped: list[Skipped]
     size: int
     psnr: tuple[float, float]
+    transparent: list[str]
 
 
 def write(folder: Path, out: Path, *, side: int, quality: int, keep_grey: bool = False) -> Packed:
@@ -87,23 +89,25 @@ def write(folder: Path, out: Path, *, side: int, quality: int, keep_grey: bool =
     }
     with atomic.file(out) as fresh:
         fresh.write_bytes(_contents(json.dumps(about), [one.content for one in packed]))
-    return Packed(names, skipped, out.stat().st_size, measured)
+    transparent = [one.name for one in packed if one.transparent]
+    return Packed(names, skipped, out.stat().st_size, measured, transparent)
 
 
 class _Encoded(NamedTuple):
     name: str
     content: bytes
     psnr: float
+    transparent: bool
 
 
-def _encode(name: str, picture: Image, quality: int) -> _Encoded:
-    held = io.BytesIO()
+def _encode(name: str, found: Square, quality: int) -> _Encoded:
+    held, picture = io.BytesIO(), found.pixels
     Pillow.fromarray(picture).save(held, "WEBP", quality=quality, method=4)
     decoded = _decode(held.getvalue(), len(picture))
     lost = float(np.square(picture.astype(np.float64) - decoded).mean())
     # at most 99 dB, so that a picture that lost nothing leaves the mean finite
     psnr = min(99.0, 10 * math.log10(255**2 / lost)) if lost else 99.0
-    return _Encoded(name, held.getvalue(), psnr)
+    return _Encoded(name, held.getvalue(), psnr, found.transparent)
 
 
 def _contents(about: str, encoded: list[bytes]) -> bytes:

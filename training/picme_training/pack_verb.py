@@ -54,6 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     for line in pictures.summary(packed.skipped):
         print(f"skipped {line}", file=sys.stderr)
+    for line in pictures.note(packed.transparent):
+        print(line, file=sys.stderr)
     if arguments.json:
         found = {
             "pack": str(out),

@@ -32,14 +32,55 @@ class Skipped(NamedTuple):
     detail: str
 
 
+class Square(NamedTuple):
+    """A picture as it is learnt from.
+
+    Attributes:
+        pixels: (side, side, 3) uint8.
+        transparent: Whether the file has transparent pixels there: `pixels` are what it stores.
+    """
+
+    pixels: Image
+    transparent: bool
+
+
+class Found(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        pixels: (N, 3, side, side) uint8, the channels of a place together in memory.
+        names: Of the N files.
+        skipped: Every file that was left out.
+        transparent: Names of those of the N that have transparent pixels.
+    """
+
+    pixels: NDArray[np.uint8]
+    names: list[str]
+    skipped: list[Skipped]
+    transparent: list[str]
+
+
 def summary(skipped: list[Skipped]) -> list[str]:
     """One line a reason: how many, and the first names."""
     lines = []
     for reason in sorted({entry.reason for entry in skipped}):
         names = [entry.name for entry in skipped if entry.reason == reason]
-        more = ", ..." if len(names) > NAMED else ""
-        lines.append(f"{len(names)} {reason} ({', '.join(names[:NAMED])}{more})")
+        lines.append(f"{len(names)} {reason} ({_first(names)})")
     return lines
+
+
+def note(transparent: list[str]) -> list[str]:
+    """A line about pictures with transparent pixels, by their names; none if there are none."""
+    if not transparent:
+        return []
+    return [
+        f"{len(transparent)} with transparent pixels, whose stored colours are learnt "
+        f"({_first(transparent)})"
+    ]
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def as_table(skipped: list[Skipped]) -> dict[str, dict[str, str]]:
@@ -75,27 +116,33 @@ def listed(folder: Path) -> list[Path]:
 
 def resized(picture: Image, side: int) -> Image:
     """The centred square of a picture, resized to (side, side, 3) with Lanczos."""
-    height, width = picture.shape[:2]
-    edge = min(width, height)
-    left, top = (width - edge) // 2, (height - edge) // 2
-    box = (left, top, left + edge, top + edge)
+    rows, columns = _centre(picture.shape[0], picture.shape[1])
+    box = (columns.start, rows.start, columns.stop, rows.stop)
     rgb = Pillow.fromarray(picture)
     return np.array(rgb.resize((side, side), Pillow.Resampling.LANCZOS, box=box))
 
 
-def square(path: Path, side: int, *, smallest: int, keep_grey: bool) -> Image | Skipped:
-    """A picture file as (side, side, 3) uint8, or why it is left out."""
+def _centre(height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of the centred square."""
+    edge = min(width, height)
+    left, top = (width - edge) // 2, (height - edge) // 2
+    return slice(top, top + edge), slice(left, left + edge)
+
+
+def square(path: Path, side: int, *, smallest: int, keep_grey: bool) -> Square | Skipped:
+    """A picture file as it is learnt from, or why it is left out."""
     try:
-        picture = files.read_picture(path)
+        photograph = files.read_photograph(path)
     except InputError as exc:
         return Skipped(path.name, "unreadable", str(exc))
-    height, width = picture.shape[:2]
+    height, width = photograph.pixels.shape[:2]
     if min(height, width) < smallest:
         return Skipped(path.name, "tiny", f"{width}x{height}, less than {smallest}")
-    found = resized(picture, side)
+    found = resized(photograph.pixels, side)
     if not keep_grey and (found == found[:, :, :1]).all():
         return Skipped(path.name, "grey", "red, green and blue are equal everywhere")
-    return found
+    alpha = photograph.alpha
+    return Square(found, alpha is not None and bool((alpha[_centre(height, width)] < 255).any()))
 
 
 def nothing_left(folder: Path, skipped: list[Skipped]) -> InputError:
@@ -112,10 +159,8 @@ def nothing_left(folder: Path, skipped: list[Skipped]) -> InputError:
     )
 
 
-def read_folder(
-    folder: Path, side: int, *, smallest: int, keep_grey: bool
-) -> tuple[NDArray[np.uint8], list[str], list[Skipped]]:
-    """Every usable picture of a folder, (N, 3, side, side); their N names; what was left out.
+def read_folder(folder: Path, side: int, *, smallest: int, keep_grey: bool) -> Found:
+    """Every usable picture of a folder, and what was left out.
 
     Raises:
         InputError: There is no usable picture, or too little memory for all.
@@ -123,22 +168,24 @@ def read_folder(
     paths = listed(folder)
     pixels = empty(len(paths), side)
 
-    def read(row: int) -> Skipped | None:
+    def read(row: int) -> Skipped | bool:
         found = square(paths[row], side, smallest=smallest, keep_grey=keep_grey)
         if isinstance(found, Skipped):
             return found
-        pixels[row] = found.transpose(2, 0, 1)
-        return None
+        pixels[row] = found.pixels.transpose(2, 0, 1)
+        return found.transparent
 
     results = in_threads(read, range(len(paths)), "reading pictures")
-    kept = [row for row, found in enumerate(results) if found is None]
-    skipped = [found for found in results if found is not None]
+    kept = [row for row, found in enumerate(results) if not isinstance(found, Skipped)]
+    skipped = [found for found in results if isinstance(found, Skipped)]
     if not kept:
         raise nothing_left(folder, skipped)
     for place, row in enumerate(kept):  # in place: a copy would need the memory twice
         if place != row:
             pixels[place] = pixels[row]
-    return pixels[: len(kept)], [paths[row].name for row in kept], skipped
+    names = [paths[row].name for row in kept]
+    transparent = [paths[row].name for row in kept if results[row] is True]
+    return Found(pixels[: len(kept)], names, skipped, transparent)
 
 
 def empty(count: int, side: int) -> NDArray[np.uint8]:

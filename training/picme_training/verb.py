@@ -120,6 +120,8 @@ def _report(read: "dict[str, Pictures]", out: Path) -> None:
     for name, found in read.items():
         for line in pictures.summary(found.skipped):
             print(f"--{name}: skipped {line}", file=sys.stderr)
+        for line in pictures.note(found.transparent):
+            print(f"--{name}: {line}", file=sys.stderr)
     (out / "skipped.json").unlink(missing_ok=True)  # a resumed run has read the folder anew
     if any(found.skipped for found in read.values()):
         out.mkdir(parents=True, exist_ok=True)
