@@ -261,7 +261,7 @@ def test_what_the_first_process_refuses_ends_all_with_its_one_line(
     ended = torchrun(tmp_path, "picme", *command, "--resume")
     assert ended.code == 1
     (line,) = ours(ended.errors[0])
-    assert "was made with another configuration; resume with the same TOML" in line
+    assert "another configuration: schedule.batch = 2, not 4; resume with the same TOML" in line
     assert "Traceback" not in ended.errors[0]
     assert ended.errors[1] == ""
 

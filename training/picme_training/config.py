@@ -262,7 +262,6 @@ class RunConfig:
                 "batch must be at least 2 where z_c is whitened (network.whiten, or preset cats), "
                 "got 1"
             )
-
         if self.loss.shift >= self.network.size:
             raise InputError(
                 f"shift must be 0 to size - 1 = {self.network.size - 1}, got {self.loss.shift}"
