@@ -137,7 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
             for place in places
         ]
         info = sessions[0].info
-        if info.picture:
+        if info.picture:  # now: a wrong one must not be found after results were deleted
             pyramid_encoded.eroded_by(arguments.diversity)
         asked = Request(
             k=arguments.k,

@@ -346,7 +346,7 @@ def _check_type(where: str, expected: Any, got: object) -> None:
     else:
         good = isinstance(got, str)
     if not good:
-        if isinstance(got, float) and not math.isfinite(got) and expected is float:
+        if expected is float and isinstance(got, float):
             raise InputError(f"{where} must be a finite number, got {got!r}")
         name = expected.__name__ if isinstance(expected, type) else "string"
         raise InputError(f"{where} must be of type {name}, got {got!r}")

@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 from picme_rt import files
 from picme_rt.errors import InputError
 from picme_rt.images import Hole
+from picme_training import pictures
 from picme_training.config import MaskConfig
-from picme_training.pictures import Skipped, summary
 
 
 def centre(size: int) -> Hole:
@@ -71,10 +71,7 @@ def resized(hole: Hole, size: int) -> Hole:
 
 def cropped(hole: Hole, size: int) -> Hole:
     """The centred square of a mask, `resized`: where `pictures.resized` has its picture."""
-    height, width = hole.shape
-    edge = min(height, width)
-    top, left = (height - edge) // 2, (width - edge) // 2
-    return resized(hole[top : top + edge, left : left + edge], size)
+    return resized(hole[pictures.centred_square(*hole.shape)], size)
 
 
 def check(folder: Path, found: dict[str, Hole]) -> None:
@@ -84,7 +81,7 @@ def check(folder: Path, found: dict[str, Hole]) -> None:
         InputError: Some are empty or full; it names them.
     """
     flat = [
-        Skipped(name, "full" if hole.any() else "empty", "")
+        pictures.Skipped(name, "full" if hole.any() else "empty", "")
         for name, hole in found.items()
         if not 0 < hole.sum() < hole.size
     ]
@@ -92,8 +89,8 @@ def check(folder: Path, found: dict[str, Hole]) -> None:
         height, width = found[flat[0].name].shape
         raise InputError(
             f"masks must have hole (grey over {files.MASK_THRESHOLD}) and known pixels at "
-            f"{height}x{width}, got {', '.join(summary(flat))} in {folder}; repaint or remove "
-            "them: what is thinner than a pixel of that size may vanish"
+            f"{height}x{width}, got {', '.join(pictures.summary(flat))} in {folder}; "
+            "repaint or remove them: what is thinner than a pixel of that size may vanish"
         )
 
 

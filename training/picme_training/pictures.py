@@ -116,13 +116,13 @@ def listed(folder: Path) -> list[Path]:
 
 def resized(picture: Image, side: int) -> Image:
     """The centred square of a picture, resized to (side, side, 3) with Lanczos."""
-    rows, columns = _centre(picture.shape[0], picture.shape[1])
+    rows, columns = centred_square(picture.shape[0], picture.shape[1])
     box = (columns.start, rows.start, columns.stop, rows.stop)
     rgb = Pillow.fromarray(picture)
     return np.array(rgb.resize((side, side), Pillow.Resampling.LANCZOS, box=box))
 
 
-def _centre(height: int, width: int) -> tuple[slice, slice]:
+def centred_square(height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns of the centred square."""
     edge = min(width, height)
     left, top = (width - edge) // 2, (height - edge) // 2
@@ -141,8 +141,10 @@ def square(path: Path, side: int, *, smallest: int, keep_grey: bool) -> Square |
     found = resized(photograph.pixels, side)
     if not keep_grey and (found == found[:, :, :1]).all():
         return Skipped(path.name, "grey", "red, green and blue are equal everywhere")
-    alpha = photograph.alpha
-    return Square(found, alpha is not None and bool((alpha[_centre(height, width)] < 255).any()))
+    if photograph.alpha is None:
+        return Square(found, transparent=False)
+    inside = photograph.alpha[centred_square(height, width)]
+    return Square(found, transparent=bool((inside < 255).any()))
 
 
 def nothing_left(folder: Path, skipped: list[Skipped]) -> InputError:
