@@ -66,6 +66,11 @@ def taking_part(
         crew.end()
 
 
+_NOTICED = 0.2
+"""Seconds after which a waiting thread looks for a Ctrl-C: CPython sees one that comes right before
+a wait without a limit only once that wait is over."""
+
+
 def _nothing() -> None:
     pass
 
@@ -99,7 +104,7 @@ class _Crew(Generic[Item, Outcome]):
         """Waits for the outcome of an item, then returns or raises it."""
         with self._changed:
             while place not in self._found:
-                self._changed.wait()
+                self._changed.wait(_NOTICED)
             found = self._found.pop(place)
         if isinstance(found, _Error):
             raise found.error
