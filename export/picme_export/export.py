@@ -51,12 +51,13 @@ def export(
         ParityError: A graph does not give what torch gives; nothing is written.
     """
     place = checkpoint.find(source)
-    config, step, pictures = checkpoint.describe(place)
+    said = checkpoint.describe(place)
+    config = said.config
     model = Picme(config.network)
     checkpoint.load_module(place, "ema", model)
     about = {
-        "checkpoint_step": step,
-        "pictures_seen": pictures,
+        "checkpoint_step": said.step,
+        "pictures_seen": said.pictures,
         "config": config.to_dict(),
         "torch": torch.__version__,
         **(provenance or {}),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from picme_rt.errors import InputError
-from picme_training import checkpoint
+from picme_training import checkpoint, dataset
 from picme_training.config import LossConfig, NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.loop import Trainer
 
@@ -109,7 +109,7 @@ def test_the_next_step_after_loading_is_the_one_without_to_the_bit(photographs, 
 
 
 def test_a_checkpoint_says_its_configuration_and_step(saved, trainer):
-    assert checkpoint.describe(saved) == (trainer.config, 1, 2)
+    assert checkpoint.describe(saved) == (trainer.config, 1, 2, None)
 
 
 def test_the_averaged_and_the_live_weights_are_stored_apart(photographs, saved, trainer):
@@ -132,6 +132,38 @@ def test_find_takes_a_checkpoint_itself_or_the_newest_of_a_run(tmp_path, trainer
     old, new = save(tmp_path, trainer, 9), save(tmp_path, trainer, 10)
     assert checkpoint.find(old) == old
     assert checkpoint.find(tmp_path) == new
+
+
+def test_a_newest_one_without_its_description_is_not_passed_over(tmp_path, trainer):
+    old, new = save(tmp_path, trainer, 9), save(tmp_path, trainer, 10)
+    (new / "checkpoint.json").unlink()
+    with pytest.raises(InputError, match=f"{new} has no checkpoint.json; delete {new.name} to"):
+        checkpoint.describe(checkpoint.find(tmp_path))
+    (old / "checkpoint.json").unlink()
+    with pytest.raises(InputError, match=f"{new} has no checkpoint.json; no whole checkpoint"):
+        checkpoint.describe(checkpoint.find(tmp_path))
+
+
+def test_a_checkpoint_knows_what_it_has_learnt_from(tmp_path, trainer):
+    learnt = dataset.identify(["a.jpg", "b.jpg"], ["hole.png"])
+    assert learnt[:2] == (2, 1)
+    state = trainer.config, trainer.state
+    place = checkpoint.save(tmp_path, 1, 2, *state, learnt)
+    assert checkpoint.describe(place).dataset == learnt
+    dataset.check_same(place, learnt, dataset.identify(["a.jpg", "b.jpg"], ["hole.png"]))
+    for others in ((["b.jpg", "a.jpg"], ["hole.png"]), (["a.jpg"], ["b.jpg", "hole.png"])):
+        with pytest.raises(InputError, match="2 pictures and 1 masks, --data and --masks are"):
+            dataset.check_same(place, learnt, dataset.identify(*others))
+
+
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [(7, "dataset must be of type dict, got 7"), ({}, "dataset.pictures must be of type int")],
+)
+def test_a_damaged_dataset_is_refused(saved, damaged, said):
+    edit(saved, dataset=damaged)
+    with pytest.raises(InputError, match=f"checkpoint.json is damaged: {said}"):
+        checkpoint.describe(saved)
 
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path):

@@ -97,7 +97,7 @@ def poisons(at):
 
 @pytest.mark.parametrize("at", [1, 0], ids=["after one", "before any"])
 def test_weights_that_are_not_finite_are_never_a_checkpoint(photographs, tmp_path, monkeypatch, at):
-    monkeypatch.setattr(loop, "_evaluate", lambda trainer, val, out, record: None)
+    monkeypatch.setattr(loop, "_evaluate", lambda trainer, val, written: None)
     monkeypatch.setattr(loop, "LOG_EVERY", 100)
     config = dataclasses.replace(CONFIG, schedule=ScheduleConfig(2, batch=2, evaluate_every=1))
     batches = Batches(photographs, config)

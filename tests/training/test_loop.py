@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from picme_rt.cli import main
 from picme_rt.errors import InputError
-from picme_training import checkpoint, loop, verb
+from picme_training import checkpoint, data, loop, verb
 from picme_training.config import LossConfig, NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.data import Batches
 from picme_training.loop import Trainer, average, train
@@ -123,7 +124,7 @@ def test_the_last_checkpoint_is_given_and_two_are_kept(run):
     out, last = run
     assert last == out / "checkpoints" / "step_00000005" == checkpoint.find(out)
     assert len(list((out / "checkpoints").iterdir())) == 2
-    assert checkpoint.describe(last) == (CONFIG, 5, 10)
+    assert checkpoint.describe(last) == (CONFIG, 5, 10, None)
 
 
 def test_tensorboard_has_events(run):
@@ -260,7 +261,7 @@ def test_a_finished_run_that_is_resumed_gives_its_last_checkpoint(run, photograp
 def test_a_run_in_stages_ends_as_the_unbroken_one_to_the_bit(run, photographs, tmp_path):
     given = CONFIG, Batches(photographs, CONFIG), photographs[:3], tmp_path
     first = train(*given, stop=3)
-    assert checkpoint.describe(first) == (CONFIG, 3, 6)
+    assert checkpoint.describe(first) == (CONFIG, 3, 6, None)
     assert [line["step"] for line in lines(tmp_path) if "val_pairwise" in line] == [2, 3]
     assert train(*given, resume=True, stop=3) == first
     assert hashes(train(*given, resume=True)) == hashes(run[1])
@@ -411,7 +412,7 @@ def test_picme_train_trains_and_prints_its_last_checkpoint(
     assert command("--val", str(picture_folder)) == 0
     place = tmp_path / "out" / "checkpoints" / "step_00000002"
     assert capsys.readouterr().out.splitlines() == [str(place)]
-    config, step, _ = checkpoint.describe(place)
+    config, step, *_ = checkpoint.describe(place)
     assert step == 2
     assert config.network == NetworkConfig("cats", 64, 3)
 
@@ -424,6 +425,85 @@ def test_picme_train_goes_on_with_resume(command, picture_folder, capsys):
     assert command(*val, "--resume") == 0
     assert command(*val, "--resume", steps=4) == 1
     assert "another configuration: schedule.steps = 2, not 4; resume" in capsys.readouterr().err
+
+
+def test_picme_train_does_not_go_on_with_other_pictures_or_masks(
+    command, picture_folder, tmp_path, capsys
+):
+    val, other, masks = ("--val", str(picture_folder)), tmp_path / "other", tmp_path / "masks"
+    shutil.copytree(picture_folder, other)
+    assert command(*val) == 0
+    place = tmp_path / "out" / "checkpoints" / "step_00000002"
+    assert command(*val, "--resume", data=other) == 0  # where they lie says nothing
+    (other / "0.png").rename(other / "renamed.png")
+    assert command(*val, "--resume", data=other) == 1
+    said = capsys.readouterr().err
+    assert f"{place} has learnt from 8 pictures and 0 masks, --data and --masks are 8" in said
+    assert "8 pictures and 0 masks of other names; resume with the same, or begin another" in said
+    (other / "renamed.png").unlink()
+    assert command(*val, "--resume", data=other) == 1
+    assert "--data and --masks are 7 pictures and 0 masks; resume" in capsys.readouterr().err
+    masks.mkdir()
+    Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(masks / "one.png")
+    more = "[masks]\nfolder = 1"
+    begun = tmp_path / "out" / "checkpoints"
+    begun.rename(tmp_path / "unmasked")
+    assert command(*val, "--masks", str(masks), more=more) == 0
+    (masks / "one.png").rename(masks / "two.png")
+    assert command(*val, "--masks", str(masks), "--resume", more=more) == 1
+    assert "8 pictures and 1 masks of other names" in capsys.readouterr().err
+
+
+def test_picme_train_goes_on_with_a_pack_of_its_folder(command, picture_folder, tmp_path):
+    packed = tmp_path / "pictures.pack"
+    assert main(["pack", str(picture_folder), "-o", str(packed), "--size", "64"]) == 0
+    val = ("--val", str(picture_folder))
+    assert command(*val) == 0
+    assert command(*val, "--resume", data=packed) == 0
+
+
+def test_a_checkpoint_that_does_not_know_its_dataset_goes_on(command, picture_folder, tmp_path):
+    val = ("--val", str(picture_folder))
+    assert command(*val) == 0
+    file = tmp_path / "out" / "checkpoints" / "step_00000002" / "checkpoint.json"
+    content = json.loads(file.read_text())
+    del content["dataset"]
+    file.write_text(json.dumps(content))
+    assert command(*val, "--resume") == 0
+
+
+@pytest.mark.parametrize("name", ["checkpoint.json", "optimizer.safetensors"])
+def test_picme_train_looks_at_the_checkpoint_before_it_reads_pictures(
+    command, picture_folder, tmp_path, capsys, monkeypatch, name
+):
+    val = ("--val", str(picture_folder))
+    assert command(*val) == 0
+    (tmp_path / "out" / "checkpoints" / "step_00000002" / name).unlink()
+    monkeypatch.setattr(data, "load_pictures", lambda *given, **more: 1 / 0)
+    capsys.readouterr()
+    assert command(*val, "--resume") == 1
+    assert name in capsys.readouterr().err
+    other = ("--start-from", str(tmp_path / "out"), "--out", str(tmp_path / "new"))
+    if name == "checkpoint.json":
+        assert command(*val, *other) == 1
+        assert "has no checkpoint.json" in capsys.readouterr().err
+
+
+def test_picme_train_looks_at_the_network_to_start_from_before_it_reads_pictures(
+    command, picture_folder, tmp_path, capsys, monkeypatch
+):
+    val = ("--val", str(picture_folder))
+    assert command(*val) == 0
+    (tmp_path / "out").rename(tmp_path / "before")
+    monkeypatch.setattr(data, "load_pictures", lambda *given, **more: 1 / 0)
+    more = "[augment]\nflip = false"
+    file = next((tmp_path / "before").glob("checkpoints/*/checkpoint.json"))
+    content = json.loads(file.read_text())
+    content["config"]["network"]["primitives"] = 4
+    file.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert command(*val, "--start-from", str(tmp_path / "before"), more=more) == 1
+    assert "a run starts from the weights of its own network" in capsys.readouterr().err
 
 
 def test_picme_train_holds_out_the_last_pictures(command, capsys, monkeypatch):

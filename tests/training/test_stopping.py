@@ -71,7 +71,7 @@ def test_the_step_in_hand_is_finished_and_kept(number, whole, photographs, tmp_p
 def test_a_signal_between_two_looks_loses_no_step(photographs, tmp_path, monkeypatch):
     looks = itertools.count(1)
     monkeypatch.setattr(stopping, "told", lambda: contextlib.nullcontext(lambda: next(looks) >= 3))
-    monkeypatch.setattr(loop, "_evaluate", lambda trainer, val, out, record: None)
+    monkeypatch.setattr(loop, "_evaluate", lambda trainer, val, written: None)
     steps, step = [], loop.Trainer.train_step
     monkeypatch.setattr(
         loop.Trainer, "train_step", lambda self, *batch: steps.append(1) or step(self, *batch)
@@ -123,7 +123,7 @@ def test_in_another_thread_signals_are_left_alone():
 def test_a_run_that_ended_before_its_evaluation_is_measured_when_it_goes_on(
     whole, photographs, tmp_path, monkeypatch
 ):
-    def killed(trainer, val, out, record):
+    def killed(trainer, val, written):
         raise KeyboardInterrupt
 
     def measured(out):
@@ -144,7 +144,7 @@ def test_a_run_that_ended_before_its_evaluation_is_measured_when_it_goes_on(
 def test_a_checkpoint_is_there_before_its_evaluation(photographs, tmp_path, monkeypatch):
     there = []
     monkeypatch.setattr(
-        loop, "_evaluate", lambda trainer, val, out, record: there.append(checkpoint.find(out))
+        loop, "_evaluate", lambda trainer, val, written: there.append(checkpoint.find(written.out))
     )
     loop.train(CONFIG, Batches(photographs, CONFIG), photographs[:3], tmp_path)
     assert there == [tmp_path / "checkpoints" / "step_00000003"]

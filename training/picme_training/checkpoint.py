@@ -1,7 +1,7 @@
 """Checkpoints: safetensors and one JSON in a directory that appears whole or not at all.
 
 RUN/checkpoints/step_00012000/
-checkpoint.json             format, step, configuration, sha256 of each file
+checkpoint.json             format, step, configuration, dataset, sha256 of each file
 model.safetensors           live weights of f, the mixture and g
 ema.safetensors             their exponential moving average: what is exported
 discriminator.safetensors   D
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from picme_rt import atomic
 from picme_rt.errors import InputError
 from picme_training import config as configuration
 from picme_training.config import RunConfig
+from picme_training.dataset import Dataset
 
 FORMAT = 1
 KEPT = 2  # checkpoints of a run that stay on disk
@@ -38,7 +40,14 @@ class State(NamedTuple):
     optimizers: dict[str, torch.optim.Optimizer]
 
 
-def save(run: Path, step: int, pictures: int, config: RunConfig, state: State) -> Path:
+def save(
+    run: Path,
+    step: int,
+    pictures: int,
+    config: RunConfig,
+    state: State,
+    dataset: Dataset | None = None,
+) -> Path:
     """Writes the checkpoint of `step` and deletes all but the newest two; gives its directory.
 
     Args:
@@ -47,6 +56,7 @@ def save(run: Path, step: int, pictures: int, config: RunConfig, state: State) -
         pictures: Pictures that its weights have seen, in this run and in those it began with.
         config: The run.
         state: What is stored.
+        dataset: What the run learns from.
 
     Raises:
         OSError: It cannot be written; the older ones stay.
@@ -58,7 +68,7 @@ def save(run: Path, step: int, pictures: int, config: RunConfig, state: State) -
             tensors = {k: v.contiguous() for k, v in module.state_dict().items()}
             write(tensors, fresh / f"{name}.safetensors")
         write(_moments(state.optimizers), fresh / "optimizer.safetensors")
-        _describe(fresh, step, pictures, config)
+        _describe(fresh, Description(config, step, pictures, dataset))
     for old in _all(run)[:-KEPT]:
         atomic.remove(old)
     return place
@@ -78,42 +88,72 @@ def find(path: Path) -> Path:
 
 
 class Description(NamedTuple):
-    """What checkpoint.json says: the run, its step, and the pictures its weights have seen."""
+    """What checkpoint.json says.
+
+    Attributes:
+        config: The run.
+        step: Steps of it so far.
+        pictures: Pictures that the weights have seen.
+        dataset: What the run learns from; None where that has no names, and of older checkpoints.
+    """
 
     config: RunConfig
     step: int
     pictures: int
+    dataset: Dataset | None
 
 
 def describe(place: Path) -> Description:
-    """Configuration, step and pictures seen of a checkpoint.
+    """What the checkpoint.json of a checkpoint says.
 
     Raises:
-        InputError: checkpoint.json is damaged or of a newer format.
+        InputError: It is missing, damaged or of a newer format.
     """
     content = _said(place)
     form, tables, step, pictures = (content[name] for name in _ENTRIES)
     if form != FORMAT:
         raise InputError(f"{place} has checkpoint format {form}, this version reads {FORMAT}")
-    return Description(configuration.from_dict(tables), step, pictures)
+    named = content["dataset"]
+    dataset = None if named is None else Dataset(*(named[name] for name in _OF_DATASET))
+    return Description(configuration.from_dict(tables), step, pictures, dataset)
+
+
+def check(place: Path, names: Iterable[str]) -> None:
+    """Refuses a checkpoint of which a file (`model`, ...) is not what was written.
+
+    Raises:
+        InputError: One is missing or damaged.
+    """
+    for name in names:
+        _whole(place, name)
 
 
 _ENTRIES = {"format": int, "config": dict, "step": int, "pictures": int}
+_OF_DATASET = {"pictures": int, "masks": int, "sha256": str}
 
 
 def _said(place: Path) -> dict[str, Any]:
     """checkpoint.json, its entries of the right types."""
     try:
         content = json.loads((place / "checkpoint.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise _unusable(place, f"{place} has no checkpoint.json") from exc
     except ValueError as exc:
         raise _unusable(place, f"{place}/checkpoint.json is damaged: {exc}") from exc
     if not isinstance(content, dict):
         raise _unusable(place, f"{place}/checkpoint.json is damaged: it is no table")
-    for name, kind in _ENTRIES.items():
-        if type(content.get(name)) is not kind:
-            found = f"{name} must be of type {kind.__name__}, got {content.get(name)!r}"
-            raise _unusable(place, f"{place}/checkpoint.json is damaged: {found}")
+    _check_types(place, "", content, _ENTRIES)
+    if content.setdefault("dataset", None) is not None:
+        _check_types(place, "", content, {"dataset": dict})
+        _check_types(place, "dataset.", content["dataset"], _OF_DATASET)
     return content
+
+
+def _check_types(place: Path, table: str, content: dict[str, Any], types: dict[str, type]) -> None:
+    for name, kind in types.items():
+        if type(content.get(name)) is not kind:
+            found = f"{table}{name} must be of type {kind.__name__}, got {content.get(name)!r}"
+            raise _unusable(place, f"{place}/checkpoint.json is damaged: {found}")
 
 
 def _unusable(place: Path, why: str) -> InputError:
@@ -203,7 +243,7 @@ def average(run: Path, places: list[Path], shares: list[float]) -> Path:
             )
         for name in ("discriminator", "optimizer"):
             write(tensors(places[-1], name), fresh / f"{name}.safetensors")
-        _describe(fresh, last.step, last.pictures, last.config)
+        _describe(fresh, last)
     return place
 
 
@@ -213,12 +253,13 @@ def _mean(values: list[Tensor], shares: list[float]) -> Tensor:
     return torch.stack([v * share for v, share in zip(values, shares, strict=True)]).sum(0)
 
 
-def _describe(fresh: Path, step: int, pictures: int, config: RunConfig) -> None:
+def _describe(fresh: Path, said: Description) -> None:
     content = {
         "format": FORMAT,
-        "step": step,
-        "pictures": pictures,
-        "config": config.to_dict(),
+        "step": said.step,
+        "pictures": said.pictures,
+        "config": said.config.to_dict(),
+        "dataset": None if said.dataset is None else said.dataset._asdict(),
         "sha256": {path.name: _sha256(path) for path in sorted(fresh.iterdir())},
     }
     (fresh / "checkpoint.json").write_text(json.dumps(content, indent=2) + "\n")
@@ -242,8 +283,7 @@ def write(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def _all(run: Path) -> list[Path]:
-    found = (run / "checkpoints").glob("step_*/checkpoint.json")
-    return sorted(path.parent for path in found)
+    return sorted(path for path in (run / "checkpoints").glob("step_*") if path.is_dir())
 
 
 def _sha256(path: Path) -> str:
@@ -257,17 +297,25 @@ def tensors(place: Path, name: str) -> dict[str, Tensor]:
     Raises:
         InputError: The file is missing or damaged.
     """
+    path = _whole(place, name)
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as exc:
+        raise _unusable(place, f"{path} cannot be read: {exc}") from exc
+
+
+def _whole(place: Path, name: str) -> Path:
+    """The file of one network, its hash checked."""
     path = place / f"{name}.safetensors"
     try:
-        expected = _sums(place)[path.name]
-        if _sha256(path) == expected:
-            return load_file(path)
+        if _sha256(path) == _sums(place)[path.name]:
+            return path
         why = "is damaged: its sha256 is not the one in checkpoint.json"
     except FileNotFoundError:
         why = "cannot be read: there is no such file"
     except KeyError:
         why = "cannot be read: checkpoint.json has no sha256 of it"
-    except (OSError, ValueError, SafetensorError) as exc:
+    except (OSError, ValueError) as exc:
         why = f"cannot be read: {exc}"
     raise _unusable(place, f"{path} {why}")
 

@@ -17,6 +17,7 @@ from picme_rt.errors import InputError
 from picme_rt.images import Hole
 from picme_training import masks, pack, pictures
 from picme_training.config import AugmentConfig, RunConfig
+from picme_training.dataset import Dataset
 from picme_training.pictures import Skipped
 
 WORKERS = max(1, min(4, (os.cpu_count() or 1) // 4))
@@ -87,13 +88,20 @@ class Batches:
     epoch is a new permutation of the pictures.
     """
 
-    def __init__(self, pictures: Tensor, config: RunConfig, holes: list[Hole] | None = None):
+    def __init__(
+        self,
+        pictures: Tensor,
+        config: RunConfig,
+        holes: list[Hole] | None = None,
+        dataset: Dataset | None = None,
+    ):
         if (config.masks.folder > 0) != bool(holes):
             raise InputError(
                 "masks.folder > 0 and a folder of masks (--masks DIR) go together, got "
                 f"masks.folder = {config.masks.folder} and {len(holes or [])} masks"
             )
         self.pictures, self.config, self.holes = pictures, config, holes
+        self.dataset = dataset  # what checkpoints say that they have learnt from
 
     def _rows(self, step: int) -> np.ndarray:
         count, size = len(self.pictures), self.config.schedule.batch

@@ -2,39 +2,38 @@
 
 import contextlib
 import copy
-import json
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, NoReturn, TextIO, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from picme_rt import atomic, files
+from picme_rt import atomic
 from picme_rt.errors import InputError
 from picme_training import (
     checkpoint,
     compiling,
+    dataset,
     discriminator,
     distributed,
     diverging,
     engine_weights,
     evaluation,
     grow,
+    record,
     stopping,
 )
 from picme_training.algorithm import Noise, discriminator_loss, generator_pass, shifted
-from picme_training.board import Board
 from picme_training.config import NetworkConfig, RunConfig, check_same
 from picme_training.data import Batches, ahead
+from picme_training.dataset import Dataset
 from picme_training.device import named
 from picme_training.networks import Picme
 from picme_training.perceptual import Lpips
 
 LOG_EVERY = 20  # steps between scalars
+_STARTED = ("model", "ema", "discriminator")  # what a run takes from the one it starts from
 
 
 def average(ema: nn.Module, model: nn.Module, decay: float) -> None:
@@ -67,15 +66,32 @@ def check_lpips(config: RunConfig, lpips: Lpips | None) -> None:
         )
 
 
-def check_out(out: Path, resume: bool) -> None:
-    """Refuses to begin a run where there is one.
+def origin(out: Path, config: RunConfig, resume: bool, start_from: Path | None) -> Path | None:
+    """The checkpoint, or engine, that a run goes on or begins with; None for fresh weights.
+
+    Nothing is written: it is asked before the pictures are read, too.
 
     Raises:
-        InputError: `out` has a checkpoint and `resume` is not set.
+        InputError: `out` holds a run and `resume` is not set, or it is and there is none, of this
+            configuration; `start_from` is none, or of a network that does not grow into this one;
+            a file is damaged.
     """
+    if resume and start_from is not None:
+        raise InputError("--resume goes on with the run's own weights; leave out --start-from")
+    if resume:
+        place = checkpoint.find(out)
+        check_same(place, checkpoint.describe(place).config, config)
+        checkpoint.check(place, ("model", "ema", "discriminator", "optimizer"))
+        return place
     # a run that was stopped before its first checkpoint has nothing to go on with
-    if not resume and any((out / "checkpoints").glob("step_*")):
+    if any((out / "checkpoints").glob("step_*")):
         raise InputError(f"{out} holds a run; pass --resume to go on, or another --out")
+    if start_from is None or engine_weights.is_engine(start_from):
+        return start_from
+    place = checkpoint.find(start_from)
+    grow.check(checkpoint.describe(place).config.network, config.network)
+    checkpoint.check(place, _STARTED)
+    return place
 
 
 class Trainer:
@@ -195,37 +211,37 @@ def train(
         KeyboardInterrupt: The process was told to end (see `stopping`); the last step that was
             computed has a checkpoint.
         DivergedError: A loss or a weight is not finite.
-        InputError: `out` holds a run and `resume` is not set, or its configuration is another one,
-            or `stop` lies behind it or past the last step, or there is no such device.
+        InputError: As `origin`, or `out` has learnt from other pictures or masks, or `stop` lies
+            behind it or past the last step, or there is no such device.
     """
     trainer = Trainer(config, named(device), lpips, compiled=compiled)
     if trainer.device.type == "cuda":  # every step has the same sizes: the fastest way to each
         torch.backends.cudnn.benchmark = True
-    _prepare(out, trainer, resume, start_from)
+    _prepare(out, trainer, batches.dataset, resume, start_from)
     every, steps = config.schedule.evaluate_every, _end(trainer, stop)
     with (
         stopping.told() as told,
-        _record(out, trainer.step, steps) as record,
+        _first_writes(out, trainer.step, steps) as written,
         contextlib.closing(
             ahead(batches, trainer.step, steps, for_gpu=trainer.device.type == "cuda")
         ) as ready,
     ):
         if resume and _due(trainer.step, every, steps):
             with distributed.agreed():
-                if record is not None and not _is_measured(out, trainer.step):
-                    _evaluate(trainer, val, out, record)  # it ended between the two
+                if written is not None and not record.is_measured(out, trainer.step):
+                    _evaluate(trainer, val, written)  # it ended between the two
         began, seen = time.monotonic(), 0
         while trainer.step < steps:
             terms = trainer.train_step(*next(ready))
-            if record is not None:
-                record.bar.update()
+            if written is not None:
+                written.bar.update()
             seen += config.schedule.batch
             if trainer.step % LOG_EVERY == 0:
                 speed = seen / (time.monotonic() - began)
                 began, seen = time.monotonic(), 0
                 terms = distributed.mean(terms)
-                if record is not None:
-                    _log(trainer.step, terms, speed, record)
+                if written is not None:
+                    written.log(trainer.step, terms, speed)
             due = _due(trainer.step, every, steps)
             kept = due or told()  # one look: a signal may come between two
             if kept or trainer.step % LOG_EVERY == 0:
@@ -233,14 +249,22 @@ def train(
                     diverging.check(terms, trainer.state, trainer.step, out)
             if kept:
                 with distributed.agreed():  # the others wait here
-                    if record is not None:  # first kept, for an evaluation may be cut off
-                        checkpoint.save(out, trainer.step, trainer.pictures, config, trainer.state)
+                    if written is not None:  # first kept, for an evaluation may be cut off
+                        _save(out, trainer, batches.dataset)
                         if due:
-                            _evaluate(trainer, val, out, record)
+                            _evaluate(trainer, val, written)
                 began, seen = time.monotonic(), 0
                 if told():
                     raise KeyboardInterrupt
     return distributed.first(lambda: checkpoint.find(out))
+
+
+def _first_writes(
+    out: Path, began: int, steps: int
+) -> contextlib.AbstractContextManager[record.Record | None]:
+    if distributed.rank() > 0:
+        return contextlib.nullcontext()
+    return record.opened(out, began, steps)
 
 
 def _end(trainer: Trainer, stop: int | None) -> int:
@@ -260,35 +284,10 @@ def _due(step: int, every: int, steps: int) -> bool:
     return step % every == 0 or step == steps
 
 
-def _is_measured(out: Path, step: int) -> bool:
-    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-    return any(line["step"] == step and "val_pairwise" in line for line in lines)
-
-
-class _Record(NamedTuple):
-    """Where the first process writes what happens."""
-
-    board: Board
-    metrics: TextIO
-    bar: "tqdm[NoReturn]"
-
-
-@contextlib.contextmanager
-def _record(out: Path, began: int, steps: int) -> Iterator[_Record | None]:
-    if distributed.rank() > 0:
-        yield None
-        return
-    with (
-        contextlib.closing(Board(out, began + 1)) as board,
-        atomic.named(out / "metrics.jsonl"),  # all else that is written here has its own name
-        (out / "metrics.jsonl").open("a") as metrics,
-        tqdm(total=steps, initial=began, unit="step", smoothing=0.05) as bar,
-    ):
-        yield _Record(board, metrics, bar)
-
-
-def _prepare(out: Path, trainer: Trainer, resume: bool, start_from: Path | None) -> None:
-    place = distributed.first(lambda: _origin(out, trainer.config, resume, start_from))
+def _prepare(
+    out: Path, trainer: Trainer, learnt: Dataset | None, resume: bool, start_from: Path | None
+) -> None:
+    place = distributed.first(lambda: _swept(out, trainer.config, resume, start_from))
     with distributed.agreed():
         if place is not None and engine_weights.is_engine(place):
             _begin_with_engine(place, trainer)
@@ -296,21 +295,19 @@ def _prepare(out: Path, trainer: Trainer, resume: bool, start_from: Path | None)
             stored = checkpoint.describe(place)
             trainer.pictures = stored.pictures
             if resume:
+                dataset.check_same(place, stored.dataset, learnt)
                 trainer.step = stored.step
                 checkpoint.load(place, trainer.state)
             else:
                 _begin_with(place, stored.config.network, trainer)
         if distributed.rank() == 0 and resume:
-            _cut(out / "metrics.jsonl", trainer.step)
+            record.cut(out, trainer.step)
         elif distributed.rank() == 0:
-            out.mkdir(parents=True, exist_ok=True)
-            if (out / "metrics.jsonl").exists():
-                (out / "metrics.jsonl").replace(out / "metrics.stopped.jsonl")
+            record.begin(out)
 
 
 def _begin_with(place: Path, before: NetworkConfig, trainer: Trainer) -> None:
-    grow.check(before, trainer.config.network)
-    for name in ("model", "ema", "discriminator"):
+    for name in _STARTED:
         module: nn.Module = getattr(trainer.state, name)
         if before == trainer.config.network:
             checkpoint.load_module(place, name, module)
@@ -327,74 +324,19 @@ def _begin_with_engine(place: Path, trainer: Trainer) -> None:
         module.load_state_dict(grow.grown(stored.state, module.state_dict()))
 
 
-def _origin(out: Path, config: RunConfig, resume: bool, start_from: Path | None) -> Path | None:
-    """The checkpoint, or engine, that a run goes on or begins with; None for fresh weights."""
+def _swept(out: Path, config: RunConfig, resume: bool, start_from: Path | None) -> Path | None:
     for folder in (out, out / "checkpoints", out / "samples"):
         atomic.sweep(folder)
-    check_out(out, resume)
-    if not resume:
-        if start_from is None or engine_weights.is_engine(start_from):
-            return start_from
-        return checkpoint.find(start_from)
-    if start_from is not None:
-        raise InputError("--resume goes on with the run's own weights; leave out --start-from")
-    place = checkpoint.find(out)
-    check_same(place, checkpoint.describe(place).config, config)
-    return place
+    return origin(out, config, resume, start_from)
 
 
-def _cut(metrics: Path, step: int) -> None:
-    """Drops the lines after a step: they are computed again, and must not be there twice.
-
-    Raises:
-        InputError: A line is damaged.
-    """
-    if not metrics.exists():
-        return
-    try:
-        text = metrics.read_text()
-        whole = text[: text.rfind("\n") + 1]  # a run that is killed may leave half a line
-        kept = [line for line in whole.splitlines(True) if json.loads(line)["step"] <= step]
-    except (ValueError, KeyError, TypeError) as exc:
-        raise InputError(f"{metrics} is damaged: {exc!r}; move it away to go on") from exc
-    with atomic.file(metrics) as fresh:
-        fresh.write_text("".join(kept))
+def _save(out: Path, trainer: Trainer, learnt: Dataset | None) -> None:
+    done = trainer.step, trainer.pictures
+    checkpoint.save(out, *done, trainer.config, trainer.state, learnt)
 
 
-def _log(step: int, terms: dict[str, Tensor], speed: float, record: _Record) -> None:
-    numbers = {name: round(float(value), 5) for name, value in terms.items()}
-    for name, value in numbers.items():
-        record.board.add_scalar(f"train/{name}", value, step)
-    record.board.add_scalar("images_per_second", speed, step)
-    line = {"step": step, **numbers, "images/s": round(speed, 1)}
-    print(json.dumps(line), file=record.metrics, flush=True)
-    shown = {"L1": numbers["L1"], "L_A": numbers["L_A"], "D": numbers["L_D"]}
-    record.bar.set_postfix({**shown, "img_s": f"{speed:.0f}"})
-
-
-def _evaluate(trainer: Trainer, val: Tensor, out: Path, record: _Record) -> None:
-    board = record.board
+def _evaluate(trainer: Trainer, val: Tensor, written: record.Record) -> None:
     report = evaluation.evaluate(
         trainer.ema, val, direction=trainer.config.loss.direction, lpips=trainer.lpips
     )
-    for name, value in report.scalars.items():
-        board.add_scalar(f"val/{name}", value, trainer.step)
-    for i, (used, alpha) in enumerate(zip(report.usage, report.alpha, strict=True)):
-        board.add_scalar(f"primitives/used_{i}", used, trainer.step)
-        board.add_scalar(f"primitives/alpha_{i}", alpha, trainer.step)
-    board.add_image("val/completions", report.grid, trainer.step)
-    (out / "samples").mkdir(exist_ok=True)
-    sample = out / "samples" / f"step_{trainer.step:08d}.png"
-    files.write_picture(sample, files.Photograph(report.grid, None, None))
-    line = {
-        "step": trainer.step,
-        **{f"val_{k}": round(v, 5) for k, v in report.scalars.items()},
-        "used": [round(u, 4) for u in report.usage],
-        "alpha": [round(a, 4) for a in report.alpha],
-    }
-    print(json.dumps(line), file=record.metrics, flush=True)
-    if dead := [i for i, used in enumerate(report.usage) if used == 0]:
-        tqdm.write(
-            f"step {trainer.step}: no picture of val has primitive {dead} as its best",
-            file=sys.stderr,
-        )
+    written.add(trainer.step, report)

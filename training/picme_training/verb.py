@@ -91,15 +91,16 @@ class _Given(NamedTuple):
 
 
 def _read(arguments: argparse.Namespace) -> _Given:
-    from picme_training import config, data, distributed, loop, masks, perceptual
+    from picme_training import config, data, dataset, distributed, loop, masks, perceptual
 
     settings = config.load(arguments.config)
     size, grey = settings.network.size, arguments.keep_grey
-    loop.check_out(arguments.out, arguments.resume)  # all that can fail early, before the reading
+    # all that can fail early, before the reading
+    loop.origin(arguments.out, settings, arguments.resume, arguments.start_from)
     lpips = perceptual.load(arguments.lpips_weights) if arguments.lpips_weights else None
     loop.check_lpips(settings, lpips)
     distributed.check(settings.schedule.batch)
-    holes = list(masks.load_folder(arguments.masks, size).values()) if arguments.masks else None
+    holes = masks.load_folder(arguments.masks, size) if arguments.masks else {}
     # kept larger than the network's picture, so that a crop of the smallest zoom is not enlarged
     side = round(size / settings.augment.zoom)
     read = {"data": data.load_pictures(arguments.data, side, smallest=size, keep_grey=grey)}
@@ -109,7 +110,9 @@ def _read(arguments: argparse.Namespace) -> _Given:
         val = read["val"].pixels
     else:
         pictures, val = data.split(pictures, size, HELD_OUT)
-    return _Given(settings, lpips, data.Batches(pictures, settings, holes), val, read)
+    learnt = dataset.identify(read["data"].names[: len(pictures)], list(holes))
+    batches = data.Batches(pictures, settings, list(holes.values()), learnt)
+    return _Given(settings, lpips, batches, val, read)
 
 
 def _report(read: "dict[str, Pictures]", out: Path) -> None:
