@@ -2,7 +2,7 @@
 
 In bf16 and int8 the encoder stays in float32: indices, primitives and log probabilities are those
 of fp32 to the bit, and only the decoder's pictures differ. What an int8 decoder does not quantise
-is computed in bfloat16 where the CPU has it.
+is computed in bfloat16 where the CPU has it, and everything in float32 where int8 would saturate.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from picme_rt import choices
-from picme_rt.backends import meeting
+from picme_rt.backends import meeting, openvino_int8
 from picme_rt.backends.graphs import Checked, Graphs
 from picme_rt.backends.host import Arrays, Runner, narrowed
 from picme_rt.backends.host_backend import HostBackend
@@ -114,6 +114,7 @@ def _compiled(
         }
         taken = {port.any_name for port in model.inputs}  # it drops what no operator takes
         model.reshape({name: shape for name, shape in shapes.items() if name in taken})
+        exact = not openvino_int8.is_quantised(model) or not openvino_int8.saturates()
         compiled = core.compile_model(
             model,
             "CPU",
@@ -126,6 +127,7 @@ def _compiled(
                 # tied to a core that something else keeps busy, a call takes five times as long
                 "ENABLE_CPU_PINNING": False,
                 "CACHE_DIR": "",
+                **({} if exact else openvino_int8.IN_FLOAT),
             },
         )
     except Exception as exc:  # OpenVINO raises RuntimeError, and pybind11 others
