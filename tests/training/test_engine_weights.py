@@ -23,7 +23,11 @@ def shipped(exported, tmp_path_factory):
     shutil.copytree(exported("cats").path, path)
     manifest = json.loads((path / "engine.json").read_text())
     settings = RunConfig(NETWORK, ScheduleConfig(steps=1))
-    manifest["provenance"] |= {"config": settings.to_dict(), "pictures_seen": 80}
+    manifest["provenance"] |= {
+        "config": settings.to_dict(),
+        "checkpoint_step": 7,
+        "pictures_seen": 80,
+    }
     (path / "engine.json").write_text(json.dumps(manifest))
     return path
 
@@ -37,8 +41,8 @@ def started(photographs, start_from, out, network=NETWORK):
 
 def test_an_engine_gives_back_every_weight_of_its_network(shipped, exported):
     stored = engine_weights.read(shipped)
-    assert stored.network == NETWORK
-    assert stored.pictures == 80
+    assert stored.config.network == NETWORK
+    assert (stored.step, stored.pictures) == (7, 80)
     expected = {
         name: value
         for name, value in exported("cats").model.state_dict().items()

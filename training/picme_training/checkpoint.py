@@ -40,6 +40,22 @@ class State(NamedTuple):
     optimizers: dict[str, torch.optim.Optimizer]
 
 
+class Description(NamedTuple):
+    """What checkpoint.json says.
+
+    Attributes:
+        config: The run.
+        step: Steps of it so far.
+        pictures: Pictures that the weights have seen.
+        dataset: What the run learns from; None where that has no names, and of older checkpoints.
+    """
+
+    config: RunConfig
+    step: int
+    pictures: int
+    dataset: Dataset | None
+
+
 def save(
     run: Path,
     step: int,
@@ -74,6 +90,30 @@ def save(
     return place
 
 
+def save_weights(run: Path, said: Description, model: nn.Module) -> Path:
+    """Writes a checkpoint of one network alone, to be exported or measured; gives its directory.
+
+    Args:
+        run: The folder of the new checkpoint, without any.
+        said: What it says of itself.
+        model: Its averaged weights.
+
+    Raises:
+        InputError: `run` has a checkpoint.
+    """
+    _check_fresh(run)
+    place = run / "checkpoints" / f"step_{said.step:08d}"
+    with atomic.directory(place) as fresh:
+        write({k: v.contiguous() for k, v in model.state_dict().items()}, fresh / "ema.safetensors")
+        _describe(fresh, said)
+    return place
+
+
+def _check_fresh(run: Path) -> None:
+    if _all(run):
+        raise InputError(f"{run} holds a run; name another folder")
+
+
 def find(path: Path) -> Path:
     """The checkpoint directory that `path` names: itself, or the newest one of a run.
 
@@ -85,22 +125,6 @@ def find(path: Path) -> Path:
     if not (found := _all(path)):
         raise InputError(f"{path} is neither a checkpoint nor a run with checkpoints")
     return found[-1]
-
-
-class Description(NamedTuple):
-    """What checkpoint.json says.
-
-    Attributes:
-        config: The run.
-        step: Steps of it so far.
-        pictures: Pictures that the weights have seen.
-        dataset: What the run learns from; None where that has no names, and of older checkpoints.
-    """
-
-    config: RunConfig
-    step: int
-    pictures: int
-    dataset: Dataset | None
 
 
 def describe(place: Path) -> Description:
@@ -227,8 +251,7 @@ def average(run: Path, places: list[Path], shares: list[float]) -> Path:
     # what NaN is compared with is False
     if not (all(share >= 0 for share in shares) and abs(sum(shares) - 1) <= 1e-6):
         raise InputError(f"shares must be 0 or more and sum to 1, got {shares}")
-    if _all(run):
-        raise InputError(f"{run} holds a run; name another folder")
+    _check_fresh(run)
     *_, last = said = [describe(place) for place in places]
     for place, one in zip(places, said, strict=True):
         if one.config.network != last.config.network:

@@ -15,7 +15,7 @@ from picme_rt import engine as engines
 from picme_rt import onnx_file
 from picme_rt.errors import InputError
 from picme_training import config as configuration
-from picme_training.config import NetworkConfig
+from picme_training.config import RunConfig
 
 _WIDEST = 4
 """Places a side of the largest kernel of `cats`, as it is trained."""
@@ -23,9 +23,10 @@ _OWNER = "model."  # of the graphs' wrappers (picme_export.graphs)
 
 
 class Weights(NamedTuple):
-    """What an engine knows of the run behind it."""
+    """What an engine knows of the run behind it; `pictures` that its weights have seen."""
 
-    network: NetworkConfig
+    config: RunConfig
+    step: int
     pictures: int
     state: dict[str, Tensor]
 
@@ -44,17 +45,18 @@ def read(path: Path) -> Weights:
     """
     engine = engines.load(path)
     try:
-        network = configuration.from_dict(engine.provenance["config"]).network
+        config = configuration.from_dict(engine.provenance["config"])
+        step = int(engine.provenance["checkpoint_step"])
         pictures = int(engine.provenance["pictures_seen"])
     except (KeyError, TypeError, ValueError) as exc:
         raise InputError(
             f"{path} does not say which network it is ({exc!r}); start from its checkpoint"
         ) from exc
-    if network.preset != "cats" or "fp32" not in engine.variants:
+    if config.network.preset != "cats" or "fp32" not in engine.variants:
         raise InputError(
             "a run starts from an engine of preset cats with fp32 weights, got preset "
-            f"{network.preset!r} with {sorted(engine.variants)}: others hold no weights as they "
-            "were trained; start from the checkpoint"
+            f"{config.network.preset!r} with {sorted(engine.variants)}: others hold no weights as "
+            "they were trained; start from the checkpoint"
         )
     state = {}
     for name in engine.variants["fp32"].values():
@@ -62,7 +64,7 @@ def read(path: Path) -> Weights:
             if weight.kind in ("float32", "float16") and weight.name.startswith(_OWNER):
                 numbers = torch.from_numpy(weight.numbers.astype(np.float32))
                 state[weight.name.removeprefix(_OWNER)] = _as_trained(numbers)
-    return Weights(network, pictures, state)
+    return Weights(config, step, pictures, state)
 
 
 def _as_trained(weight: Tensor) -> Tensor:

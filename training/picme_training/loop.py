@@ -318,7 +318,7 @@ def _begin_with(place: Path, before: NetworkConfig, trainer: Trainer) -> None:
 
 def _begin_with_engine(place: Path, trainer: Trainer) -> None:
     stored = engine_weights.read(place)
-    grow.check(stored.network, trainer.config.network)
+    grow.check(stored.config.network, trainer.config.network)
     trainer.pictures = stored.pictures
     for module in (trainer.model, trainer.ema):
         module.load_state_dict(grow.grown(stored.state, module.state_dict()))
