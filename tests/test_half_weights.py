@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from cpu_backends import EVERY
 
 import picme_rt
 from picme_export import export, half_weights
@@ -47,10 +48,7 @@ def test_the_files_are_half_as_large_and_say_so(pair):
     assert engines.load(pair[1]).provenance["weights"] == "fp16"
 
 
-@pytest.mark.parametrize(
-    ("backend", "precision"),
-    [("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("torch", "fp32")],
-)
+@pytest.mark.parametrize(("backend", "precision"), EVERY)
 def test_every_backend_gives_the_bits_of_the_same_weights_in_float32(pair, backend, precision):
     rng = np.random.default_rng(0)
     image, hole = rng.integers(0, 256, (64, 64, 3), np.uint8), np.zeros((64, 64), bool)

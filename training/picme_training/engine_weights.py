@@ -23,7 +23,14 @@ _OWNER = "model."  # of the graphs' wrappers (picme_export.graphs)
 
 
 class Weights(NamedTuple):
-    """What an engine knows of the run behind it; `pictures` that its weights have seen."""
+    """What an engine knows of the run behind it.
+
+    Attributes:
+        config: The run.
+        step: Of its checkpoint; 0 where the engine does not say.
+        pictures: That the weights have seen.
+        state: The weights.
+    """
 
     config: RunConfig
     step: int
@@ -46,7 +53,7 @@ def read(path: Path) -> Weights:
     engine = engines.load(path)
     try:
         config = configuration.from_dict(engine.provenance["config"])
-        step = int(engine.provenance["checkpoint_step"])
+        step = int(engine.provenance.get("checkpoint_step", 0))
         pictures = int(engine.provenance["pictures_seen"])
     except (KeyError, TypeError, ValueError) as exc:
         raise InputError(
