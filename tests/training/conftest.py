@@ -1,5 +1,6 @@
 """What the training tests share: photographs, one thread, and a folder of pictures."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,9 @@ def saved(exported, tmp_path_factory) -> Path:
     from picme_training import checkpoint
     from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
 
-    model, run = exported("cats").model, tmp_path_factory.mktemp("runs") / "saved"
+    model = copy.deepcopy(exported("cats").model)
+    model.whiten.num_batches_tracked.fill_(9)  # as if its statistics were gathered
+    run = tmp_path_factory.mktemp("runs") / "saved"
     config = RunConfig(NetworkConfig("cats", 64, 6), ScheduleConfig(steps=9))
     state = checkpoint.State(model, model, torch.nn.Linear(1, 1), {})
     checkpoint.save(run, 9, 144, config, state)

@@ -6,8 +6,9 @@ import pytest
 
 from picme_rt import kernels
 from picme_rt.errors import EngineError, InputError
-from picme_training import masks
+from picme_training import checkpoint, masks
 from picme_training.evaluate import models
+from picme_training.networks import Picme
 
 HOLE = masks.centre(64)
 
@@ -54,10 +55,19 @@ def test_the_best_primitive_is_known_to_a_checkpoint_alone(saved, engine, image)
     assert models.open_model(engine).best(image, HOLE) is None
 
 
+def test_without_statistics_to_whiten_with_no_primitive_is_the_best(saved, image, tmp_path):
+    """So it is with weights that were taken from an engine."""
+    place = checkpoint.find(saved)
+    said = checkpoint.describe(place)
+    network = Picme(said.config.network)
+    checkpoint.load_module(place, "ema", network)
+    network.whiten.reset_running_stats()
+    checkpoint.save_weights(tmp_path / "run", said, network)
+    assert models.open_model(tmp_path / "run").best(image, HOLE) is None
+
+
 def test_the_best_primitive_is_the_one_training_counts(saved, photographs):
-    from picme_training import checkpoint
     from picme_training.evaluation import evaluate
-    from picme_training.networks import Picme
 
     model = models.open_model(saved)
     place = checkpoint.find(saved)

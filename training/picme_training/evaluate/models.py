@@ -17,7 +17,7 @@ from picme_rt.framing import Box, Framing
 from picme_rt.images import Float, Hole, Image, to_network
 from picme_rt.session import Session
 from picme_training import checkpoint, losses, networks
-from picme_training.networks import Picme
+from picme_training.networks import Picme, Whitening
 
 
 class Model(Protocol):
@@ -118,8 +118,13 @@ class CheckpointModel:
 
     @torch.inference_mode()
     def best(self, image: Image, hole: Hole) -> int | None:
-        """See `Model`; None for pictures of another size than the network's."""
-        if image.shape[:2] != (self.size, self.size):
+        """See `Model`; None for pictures of another size than the network's.
+
+        None too for weights that come from an engine, which has no statistics to whiten z_c with.
+        """
+        whiten = self._model.whiten
+        unknown = isinstance(whiten, Whitening) and whiten.num_batches_tracked == 0
+        if unknown or image.shape[:2] != (self.size, self.size):
             return None
         levels = np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32)
         picture = torch.from_numpy(to_network(levels))
