@@ -298,7 +298,7 @@ def run(exported, tmp_path):
     optimizers = {"d": torch.optim.Adam(discriminator.parameters())}
     state = checkpoint.State(live, exported("cats").model, discriminator, optimizers)
     config = RunConfig(live.config, ScheduleConfig(steps=300, batch=4))
-    checkpoint.save(tmp_path / "run", 300, 1200, config, state)
+    checkpoint.save(tmp_path / "run", checkpoint.Description(config, 300, 1200), state)
     return tmp_path / "run"
 
 

@@ -205,7 +205,7 @@ def run(exported, tmp_path_factory):
     )
     place = tmp_path_factory.mktemp("runs") / "run"
     config = RunConfig(model.config, ScheduleConfig(steps=3, batch=2))
-    checkpoint.save(place, 3, 3, config, state)
+    checkpoint.save(place, checkpoint.Description(config, 3, 3), state)
     return place
 
 

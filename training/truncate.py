@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("source", type=Path, metavar="FROM", help="a run, checkpoint or engine")
     parser.add_argument(
         "--keep", nargs="+", type=float, required=True, metavar="SHARE",
-        help="of each primitive: 1, its mean stays, to 0, it is the mean of the others' named",
+        help="of each primitive: 1, its mean stays, to 0, it becomes that of --towards",
     )  # fmt: skip
     parser.add_argument(
         "--towards", nargs="+", type=int, required=True, metavar="PRIMITIVE",

@@ -64,5 +64,5 @@ def saved(exported, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "saved"
     config = RunConfig(NetworkConfig("cats", 64, 6), ScheduleConfig(steps=9))
     state = checkpoint.State(model, model, torch.nn.Linear(1, 1), {})
-    checkpoint.save(run, 9, 144, config, state)
+    checkpoint.save(run, checkpoint.Description(config, 9, 144), state)
     return run

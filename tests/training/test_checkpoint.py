@@ -38,9 +38,8 @@ def trained(photographs, preset="cats", steps=1):
 
 
 def save(folder, trainer, step=None):
-    return checkpoint.save(
-        folder, step or trainer.step, trainer.pictures, trainer.config, trainer.state
-    )
+    said = checkpoint.Description(trainer.config, step or trainer.step, trainer.pictures)
+    return checkpoint.save(folder, said, trainer.state)
 
 
 def contents(trainer):
@@ -147,8 +146,8 @@ def test_a_newest_one_without_its_description_is_not_passed_over(tmp_path, train
 def test_a_checkpoint_knows_what_it_has_learnt_from(tmp_path, trainer):
     learnt = dataset.identify(["a.jpg", "b.jpg"], ["hole.png"])
     assert learnt[:2] == (2, 1)
-    state = trainer.config, trainer.state
-    place = checkpoint.save(tmp_path, 1, 2, *state, learnt)
+    said = checkpoint.Description(trainer.config, 1, 2, learnt)
+    place = checkpoint.save(tmp_path, said, trainer.state)
     assert checkpoint.describe(place).dataset == learnt
     dataset.check_same(place, learnt, dataset.identify(["a.jpg", "b.jpg"], ["hole.png"]))
     for others in ((["b.jpg", "a.jpg"], ["hole.png"]), (["a.jpg"], ["b.jpg", "hole.png"])):

@@ -53,38 +53,28 @@ class Description(NamedTuple):
     config: RunConfig
     step: int
     pictures: int
-    dataset: Dataset | None
+    dataset: Dataset | None = None
 
 
-def save(
-    run: Path,
-    step: int,
-    pictures: int,
-    config: RunConfig,
-    state: State,
-    dataset: Dataset | None = None,
-) -> Path:
-    """Writes the checkpoint of `step` and deletes all but the newest two; gives its directory.
+def save(run: Path, said: Description, state: State) -> Path:
+    """Writes the checkpoint of a step and deletes all but the newest two; gives its directory.
 
     Args:
         run: The run's folder.
-        step: Steps of this run so far.
-        pictures: Pictures that its weights have seen, in this run and in those it began with.
-        config: The run.
+        said: What it says of itself.
         state: What is stored.
-        dataset: What the run learns from.
 
     Raises:
         OSError: It cannot be written; the older ones stay.
     """
-    place = run / "checkpoints" / f"step_{step:08d}"
+    place = run / "checkpoints" / f"step_{said.step:08d}"
     with atomic.directory(place, force=True) as fresh:
         modules = {"model": state.model, "ema": state.ema, "discriminator": state.discriminator}
         for name, module in modules.items():
             tensors = {k: v.contiguous() for k, v in module.state_dict().items()}
             write(tensors, fresh / f"{name}.safetensors")
         write(_moments(state.optimizers), fresh / "optimizer.safetensors")
-        _describe(fresh, Description(config, step, pictures, dataset))
+        _describe(fresh, said)
     for old in _all(run)[:-KEPT]:
         atomic.remove(old)
     return place

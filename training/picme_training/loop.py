@@ -250,7 +250,7 @@ def train(
             if kept:
                 with distributed.agreed():  # the others wait here
                     if written is not None:  # first kept, for an evaluation may be cut off
-                        _save(out, trainer, batches.dataset)
+                        checkpoint.save(out, _said(trainer, batches.dataset), trainer.state)
                         if due:
                             _evaluate(trainer, val, written)
                 began, seen = time.monotonic(), 0
@@ -330,9 +330,8 @@ def _swept(out: Path, config: RunConfig, resume: bool, start_from: Path | None) 
     return origin(out, config, resume, start_from)
 
 
-def _save(out: Path, trainer: Trainer, learnt: Dataset | None) -> None:
-    done = trainer.step, trainer.pictures
-    checkpoint.save(out, *done, trainer.config, trainer.state, learnt)
+def _said(trainer: Trainer, learnt: Dataset | None) -> checkpoint.Description:
+    return checkpoint.Description(trainer.config, trainer.step, trainer.pictures, learnt)
 
 
 def _evaluate(trainer: Trainer, val: Tensor, written: record.Record) -> None:
