@@ -206,6 +206,26 @@ def test_a_resumed_run_sweeps_what_a_killed_one_left(interrupted, photographs):
     assert not list(interrupted.rglob(".picme-*"))
 
 
+def test_a_run_that_was_killed_before_it_could_delete_the_oldest_keeps_two_too(
+    run, photographs, tmp_path, monkeypatch
+):
+    out, killed = tmp_path / "run", KeyboardInterrupt
+
+    def kill(place):
+        if (out / "checkpoints" / "step_00000005").exists():  # the last one is written
+            raise killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.atomic, "remove", kill)
+        with pytest.raises(killed):
+            train(CONFIG, Batches(photographs, CONFIG), photographs[:3], out)
+    assert len(list((out / "checkpoints").iterdir())) == 3
+    train(CONFIG, Batches(photographs, CONFIG), photographs[:3], out, resume=True)
+    names = [path.name for path in sorted((out / "checkpoints").iterdir())]
+    assert names == ["step_00000004", "step_00000005"]
+    assert hashes(out / "checkpoints" / names[-1]) == hashes(run[1])
+
+
 def test_samples_are_never_half_written(photographs, tmp_path, monkeypatch):
     def stop(image, path, *given, **named):
         path.write_bytes(b"half")

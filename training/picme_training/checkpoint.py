@@ -75,9 +75,14 @@ def save(run: Path, said: Description, state: State) -> Path:
             write(tensors, fresh / f"{name}.safetensors")
         write(_moments(state.optimizers), fresh / "optimizer.safetensors")
         _describe(fresh, said)
+    prune(run)
+    return place
+
+
+def prune(run: Path) -> None:
+    """Deletes all but the newest two; a run that is killed after a checkpoint leaves three."""
     for old in _all(run)[:-KEPT]:
         atomic.remove(old)
-    return place
 
 
 def save_weights(run: Path, said: Description, model: nn.Module) -> Path:

@@ -302,6 +302,7 @@ def _prepare(
                 _begin_with(place, stored.config.network, trainer)
         if distributed.rank() == 0 and resume:
             record.cut(out, trainer.step)
+            checkpoint.prune(out)  # it may have been killed before it could
         elif distributed.rank() == 0:
             record.begin(out)
 
