@@ -201,8 +201,8 @@ class ScheduleConfig:
         evaluate_every: Steps between evaluations (grid, primitives used) and checkpoints.
         precision: `fp32` or `bf16` (autocast).
         seed: Of the initial weights and of every random draw.
-        clip: Largest norm of the gradient of f, the mixture and g together, and of D's; a larger
-            one is scaled down to it; 0 bounds none.
+        clip: Largest step of a tensor of weights, as its RMS, in learning rates (`diverging`);
+            Adam's are about 1. A larger one is scaled down to it; 0 bounds none.
     """
 
     steps: int

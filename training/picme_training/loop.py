@@ -176,8 +176,9 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         if self.config.schedule.clip > 0:
-            diverging.bound(optimizer.param_groups[0]["params"], self.config.schedule.clip)
-        optimizer.step()
+            diverging.descend(optimizer, self.config.schedule.clip)
+        else:
+            optimizer.step()
 
 
 def train(
@@ -210,7 +211,7 @@ def train(
     Raises:
         KeyboardInterrupt: The process was told to end (see `stopping`); the last step that was
             computed has a checkpoint.
-        DivergedError: A loss or a weight is not finite.
+        DivergedError: A loss or a weight is not finite, or the loss has exploded.
         InputError: As `origin`, or `out` has learnt from other pictures or masks, or `stop` lies
             behind it or past the last step, or there is no such device.
     """
@@ -231,6 +232,7 @@ def train(
                 if written is not None and not record.is_measured(out, trainer.step):
                     _evaluate(trainer, val, written)  # it ended between the two
         began, seen = time.monotonic(), 0
+        watch = diverging.Watch(out)
         while trainer.step < steps:
             terms = trainer.train_step(*next(ready))
             if written is not None:
@@ -246,7 +248,7 @@ def train(
             kept = due or told()  # one look: a signal may come between two
             if kept or trainer.step % LOG_EVERY == 0:
                 with distributed.agreed():
-                    diverging.check(terms, trainer.state, trainer.step, out)
+                    watch.check(terms, trainer.state, trainer.step)
             if kept:
                 with distributed.agreed():  # the others wait here
                     if written is not None:  # first kept, for an evaluation may be cut off
