@@ -41,8 +41,8 @@ def descend(optimizer: torch.optim.Optimizer, most: float) -> None:
         before = torch._foreach_mul(moved, 1.0)  # copies
         optimizer.step()
         moves = torch._foreach_sub(moved, before)
-        sizes = torch.tensor([p.numel() for p in moved], device=norm.device)
-        rms = torch.stack(torch._foreach_norm(moves)) / sizes.sqrt()
+        roots = [math.sqrt(p.numel()) for p in moved]  # numbers: a GPU waits for no copy
+        rms = torch.stack(torch._foreach_div(torch._foreach_norm(moves), roots))
         shares = (most * group["lr"] / rms.clamp_min(1e-30)).clamp_max(1.0)
         for weight, start, move, share in zip(moved, before, moves, shares, strict=True):
             # one that is within the bound keeps the bits that the optimiser gave it
