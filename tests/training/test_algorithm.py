@@ -39,7 +39,7 @@ class Setting:
         )
 
     def lpips(self, config):
-        if config.perceptual == 0:
+        if config.perceptual == config.drawn == 0:
             return None
         torch.manual_seed(2)
         measure = Lpips()
@@ -271,6 +271,7 @@ WEIGHTED = LossConfig(
     match=0.3,
     adversarial=0.05,
     perceptual=0.6,
+    drawn=0.2,
     rim=0.8,
 )
 
@@ -278,11 +279,12 @@ WEIGHTED = LossConfig(
 def test_the_loss_is_the_sum_of_weights_times_terms(setting):
     made = setting.run(WEIGHTED)
     kls = {"L_BM", "KL_c", "KL_m", "KL_match"}
-    assert set(made.terms) == {"L_F", *kls, "L1", "L1_known", "L1_rim", "L_A", "LPIPS"}
+    of_pictures = {"L1", "L1_known", "L1_rim", "L_A", "LPIPS", "LPIPS_drawn"}
+    assert set(made.terms) == {"L_F", *kls, *of_pictures}
     t = {name: value.item() for name, value in made.terms.items()}
     expected = 1.3 * t["L_F"] + 0.7 * t["L_BM"] + 0.4 * t["KL_c"] + 0.2 * t["KL_m"]
     expected += t["L1"] + t["L1_known"] + 0.05 * t["L_A"] + 0.6 * t["LPIPS"]
-    expected += 0.3 * t["KL_match"] + 0.8 * t["L1_rim"]
+    expected += 0.3 * t["KL_match"] + 0.8 * t["L1_rim"] + 0.2 * t["LPIPS_drawn"]
     assert made.loss.item() == pytest.approx(expected, rel=1e-5)
     assert not any(value.requires_grad for value in made.terms.values())
 
@@ -304,6 +306,7 @@ def test_the_terms_are_the_equations_on_the_pictures_of_the_pass(cats):
         "KL_c": kl_to_standard(cats.model.posterior(f_c)).mean(),
         "KL_m": kl_to_standard(cats.model.latent.gaussian(f_m)).mean(),
         "LPIPS": cats.lpips(WEIGHTED)(one, cats.image).mean(),
+        "LPIPS_drawn": cats.lpips(WEIGHTED)(inferred, cats.image).mean(),
         "KL_match": kl(cats.model.posterior(f_c), mixture.primitive(made.j)).mean(),
     }
     for name, value in expected.items():
@@ -312,7 +315,7 @@ def test_the_terms_are_the_equations_on_the_pictures_of_the_pass(cats):
 
 @pytest.mark.parametrize(
     ("size", "push_pull", "composite", "looks"),
-    [(64, False, False, 2), (64, False, True, 3), (128, True, True, 2)],
+    [(64, False, False, 2), (64, False, True, 4), (128, True, True, 2)],
 )
 def test_one_look_serves_lpips_and_the_heads_of_d(
     cats, monkeypatch, size, push_pull, composite, looks
@@ -337,10 +340,19 @@ def test_one_look_serves_lpips_and_the_heads_of_d(
     # LPIPS is that of g's own picture, composites or not
     plain = cats.run(WEIGHTED, decoded="draw", composite=False).generated[:B]
     torch.testing.assert_close(made.terms["LPIPS"], measure(plain, cats.image).mean())
+    # and that of draws is of what D sees
+    drawn = measure(made.generated[B:], cats.image).mean()
+    torch.testing.assert_close(made.terms["LPIPS_drawn"], drawn)
 
 
 @pytest.mark.parametrize(
-    ("weight", "term"), [("perceptual", "LPIPS"), ("match", "KL_match"), ("rim", "L1_rim")]
+    ("weight", "term"),
+    [
+        ("perceptual", "LPIPS"),
+        ("drawn", "LPIPS_drawn"),
+        ("match", "KL_match"),
+        ("rim", "L1_rim"),
+    ],
 )
 def test_an_extra_term_is_there_only_with_a_weight(setting, weight, term):
     assert term not in setting.run().terms
@@ -405,7 +417,7 @@ def test_the_terms_see_moved_pictures_and_the_rest_does_not(cats):
     still, moved = cats.run(WEIGHTED), cats.run(WEIGHTED, shift=3)
     for name in still.terms:
         same = torch.equal(still.terms[name], moved.terms[name])
-        assert same is (name not in ("L_A", "LPIPS")), name
+        assert same is (name not in ("L_A", "LPIPS", "LPIPS_drawn")), name
     ways = len(moved.generated) // B
     back = [
         one.roll([-int(4 * s) for s in cats.noise.shift[i % B]], (1, 2))

@@ -45,7 +45,7 @@ def test_every_value_survives_the_round_trip():
     run = RunConfig(
         NetworkConfig("cats", 256, 3, False, True, True, True, True),
         ScheduleConfig(7, 2, 1e-3, 2e-3, 0.5, 0.9, 0.25, 0.5, 3, "bf16", 11, 2.5),
-        LossConfig(2, 3, 4, 5, 6, "forward", 0.5, 7, 8, 0.3, 3, "draw", True, True),
+        LossConfig(2, 3, 4, 5, 6, "forward", 0.5, 7, 8, 0.7, 0.3, 3, "draw", True, True),
         MaskConfig(1, 2, 3, 4),
         AugmentConfig(False, 0.5, 0.2, 15.0),
         "free",
@@ -165,6 +165,7 @@ def test_the_largest_shift_and_number_of_primitives_are_good():
         ("loss", "match", -1.0),
         ("loss", "adversarial", -1.0),
         ("loss", "perceptual", -1.0),
+        ("loss", "drawn", -1.0),
         ("masks", "strokes", -1.0),
         ("augment", "zoom", 0.0),
         ("augment", "zoom", 1.1),

@@ -373,9 +373,10 @@ def test_a_step_in_bf16_keeps_weights_and_losses_in_fp32(batch):
     assert terms["L1"].item() == pytest.approx(exact["L1"].item(), rel=0.05)
 
 
-def test_a_perceptual_loss_needs_its_weights():
-    config = dataclasses.replace(CONFIG, loss=LossConfig(perceptual=1))
-    with pytest.raises(InputError, match="--lpips-weights"):
+@pytest.mark.parametrize("name", ["perceptual", "drawn"])
+def test_a_perceptual_loss_needs_its_weights(name):
+    config = dataclasses.replace(CONFIG, loss=LossConfig(**{name: 1}))
+    with pytest.raises(InputError, match=rf"{name} > 0 .*--lpips-weights .* or set {name} = 0"):
         Trainer(config, torch.device("cpu"), None)
 
 

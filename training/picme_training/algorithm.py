@@ -81,7 +81,7 @@ def generator_pass(
         hole: (B, 1, S, S) float32, 1 in the hole.
         noise: The pass's random numbers.
         config: Weights of the losses.
-        lpips: The perceptual measure, needed where `config.perceptual` > 0.
+        lpips: The perceptual measure, needed where `config.perceptual` or `config.drawn` > 0.
     """
     batch = len(image)
     # Line 1: encode I_m and I_c with the one shared f, in one forward (method.md 8)
@@ -146,7 +146,8 @@ def generator_pass(
     moved = shifted(image, noise, config)
     # One look serves D's heads and LPIPS, which have the same network, where both see the same:
     # composites are g's own pictures with push_pull, which gives known pixels as they are
-    look = lpips.taps if lpips is not None and config.perceptual > 0 else None
+    measured = config.perceptual > 0 or config.drawn > 0
+    look = lpips.taps if lpips is not None and measured else None
     same = not config.composite or model.config.push_pull
     with torch.no_grad():  # Eq. 7 is no function of g here: a third of D's pass back is saved
         known_taps = look(moved) if look else None
@@ -173,15 +174,22 @@ def generator_pass(
         "L1_rim": config.rim,
         "L_A": config.adversarial,  # Eq. 8: L_C = L_R + lambda_A L_A
     }
-    if config.perceptual > 0:
+    if look:
         # the loop refuses to start without it
         assert lpips is not None
         assert known_taps is not None
-        if made_taps is None:
-            made_taps = lpips.taps(shifted(pictures[-1][:batch], noise, config))
-        distances = lpips.between([tap[:batch] for tap in made_taps], known_taps)
-        terms["LPIPS"] = distances.mean()
-        weights["LPIPS"] = config.perceptual
+        if config.perceptual > 0:
+            first = made_taps or look(shifted(pictures[-1][:batch], noise, config))
+            distances = lpips.between([tap[:batch] for tap in first], known_taps)
+            terms["LPIPS"] = distances.mean()
+            weights["LPIPS"] = config.perceptual
+        if config.drawn > 0:
+            rest = [tap[batch:] for tap in made_taps or []]
+            if not rest or not len(rest[0]):
+                rest = look(judged[batch:])
+            wanted = [t.repeat(ways - 1, 1, 1, 1) for t in known_taps]
+            terms["LPIPS_drawn"] = lpips.between(rest, wanted).mean()
+            weights["LPIPS_drawn"] = config.drawn
     loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
     seen = [torch.cat(both).detach() for both in zip(known_features, features_made, strict=True)]
     return Pass(loss, {k: v.detach() for k, v in terms.items()}, judged.detach(), seen, j)

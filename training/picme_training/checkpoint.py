@@ -96,7 +96,7 @@ def save_weights(run: Path, said: Description, model: nn.Module) -> Path:
     Raises:
         InputError: `run` has a checkpoint.
     """
-    _check_fresh(run)
+    check_fresh(run)
     place = run / "checkpoints" / f"step_{said.step:08d}"
     with atomic.directory(place) as fresh:
         write({k: v.contiguous() for k, v in model.state_dict().items()}, fresh / "ema.safetensors")
@@ -104,7 +104,12 @@ def save_weights(run: Path, said: Description, model: nn.Module) -> Path:
     return place
 
 
-def _check_fresh(run: Path) -> None:
+def check_fresh(run: Path) -> None:
+    """Refuses a folder that holds a run.
+
+    Raises:
+        InputError: It does.
+    """
     if _all(run):
         raise InputError(f"{run} holds a run; name another folder")
 
@@ -246,7 +251,7 @@ def average(run: Path, places: list[Path], shares: list[float]) -> Path:
     # what NaN is compared with is False
     if not (all(share >= 0 for share in shares) and abs(sum(shares) - 1) <= 1e-6):
         raise InputError(f"shares must be 0 or more and sum to 1, got {shares}")
-    _check_fresh(run)
+    check_fresh(run)
     *_, last = said = [describe(place) for place in places]
     for place, one in zip(places, said, strict=True):
         if one.config.network != last.config.network:

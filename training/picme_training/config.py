@@ -87,6 +87,8 @@ class LossConfig:
         losers: Share of Eq. 5 that goes to the primitives that did not win; 0 is the paper.
         adversarial: lambda_A of Eq. 8.
         perceptual: Weight of LPIPS between the reconstruction and the picture; 0 is the paper.
+        drawn: Weight of LPIPS between inferred pictures, as D sees them, and the picture: what a
+            primitive makes should fit the head around the hole (`settling`); 0 is the paper.
         rim: Weight of the L1 of inferred pictures in the hole, falling with the distance to what is
             known (`losses.rim_reconstruction`); 0 is the paper.
         shift: Most pixels by which a picture is moved before D and LPIPS see it, below the
@@ -108,6 +110,7 @@ class LossConfig:
     losers: float = 0.05
     adversarial: float = 0.05
     perceptual: float = 0.0
+    drawn: float = 0.0
     rim: float = 0.0
     shift: int = 0
     decoded: Decoded = "both"
@@ -129,6 +132,7 @@ class LossConfig:
             "match",
             "adversarial",
             "perceptual",
+            "drawn",
             "rim",
             "shift",
         ):

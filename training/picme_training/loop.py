@@ -55,15 +55,16 @@ def check_lpips(config: RunConfig, lpips: Lpips | None) -> None:
     """Refuses a run that needs the weights of LPIPS and has none.
 
     Raises:
-        InputError: `config.loss.perceptual` > 0 and `lpips` is None, or
+        InputError: `config.loss.perceptual` or `config.loss.drawn` > 0 and `lpips` is None, or
             `config.network.judge_features` is set.
     """
     discriminator.check(config.network, lpips)
-    if config.loss.perceptual > 0 and lpips is None:
-        raise InputError(
-            "loss.perceptual > 0 needs the weights of LPIPS: pass --lpips-weights FILE "
-            "(docs/training.md), or set perceptual = 0"
-        )
+    for name in ("perceptual", "drawn"):
+        if getattr(config.loss, name) > 0 and lpips is None:
+            raise InputError(
+                f"loss.{name} > 0 needs the weights of LPIPS: pass --lpips-weights FILE "
+                f"(docs/training.md), or set {name} = 0"
+            )
 
 
 def origin(out: Path, config: RunConfig, resume: bool, start_from: Path | None) -> Path | None:

@@ -60,6 +60,17 @@ def write(run: Path, source: Path, keep: Sequence[float], towards: Sequence[int]
     Raises:
         InputError: As `truncate`, or `source` has no such weights, or `run` holds a run.
     """
+    said, model = averaged(source)
+    truncate(model, keep, towards)
+    return checkpoint.save_weights(run, said, model)
+
+
+def averaged(source: Path) -> tuple[Description, Picme]:
+    """The averaged weights of a checkpoint, a run or an engine, as a network of its own size.
+
+    Raises:
+        InputError: `source` has no such weights.
+    """
     if engine_weights.is_engine(source):
         stored = engine_weights.read(source)
         said = Description(stored.config, stored.step, stored.pictures, None)
@@ -70,5 +81,4 @@ def write(run: Path, source: Path, keep: Sequence[float], towards: Sequence[int]
         said = checkpoint.describe(place)
         model = Picme(said.config.network)
         checkpoint.load_module(place, "ema", model)
-    truncate(model, keep, towards)
-    return checkpoint.save_weights(run, said, model)
+    return said, model

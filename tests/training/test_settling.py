@@ -1,0 +1,136 @@
+"""The means of a mixture learnt further by LPIPS, all else standing still."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from picme_rt.errors import InputError
+from picme_training import checkpoint, settling, truncation
+from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
+from picme_training.data import Batches
+from picme_training.networks import Picme
+
+CONFIG = RunConfig(NetworkConfig("cats", 64, 3), ScheduleConfig(4, batch=2, lr=1e-2))
+
+
+def network(preset="cats", primitives=3):
+    torch.manual_seed(3)
+    return Picme(NetworkConfig(preset, 64, primitives))
+
+
+def settled(model, photographs, lpips, config=CONFIG):
+    return list(settling.settle(model, Batches(photographs, config), lpips, config.schedule))
+
+
+@pytest.mark.parametrize("preset", ["cats", "picme"])
+def test_the_network_of_mu_moves_and_nothing_else(photographs, stand_in, preset):
+    model = network(preset)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    steps = settled(model, photographs, stand_in)
+    assert len(steps) == 4
+    assert steps[0].way == 0
+    assert steps[-1].way > 0
+    moved = {n for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
+    assert moved == {name for name in before if name.startswith("latent.mu.")}
+
+
+def test_lpips_of_the_same_draws_falls(photographs, stand_in):
+    """Before and after many steps, by the first step of a run that begins there."""
+    long = dataclasses.replace(CONFIG, schedule=ScheduleConfig(150, batch=2, lr=3e-3))
+    model, near = network(), photographs[:2]
+    first = settled(model, near, stand_in, CONFIG)[0].lpips
+    settled(model, near, stand_in, long)
+    assert settled(model, near, stand_in, CONFIG)[0].lpips < 0.98 * first
+
+
+def test_it_repeats_to_the_bit(photographs, stand_in):
+    models = network(), network()
+    told = [settled(model, photographs, stand_in) for model in models]
+    assert told[0] == told[1]
+    pairs = zip(*(model.state_dict().values() for model in models), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_stronger_anchor_holds_the_means_nearer(photographs, stand_in, monkeypatch):
+    free = settled(network(), photographs, stand_in)[-1].way
+    monkeypatch.setattr(settling, "ANCHOR", 1e3)
+    assert settled(network(), photographs, stand_in)[-1].way < free
+
+
+@pytest.mark.parametrize(("preset", "primitives"), [("cats", 1), ("pic", 1)])
+def test_one_gaussian_is_refused(photographs, stand_in, preset, primitives):
+    with pytest.raises(InputError, match="two primitives or more, got one Gaussian"):
+        settled(network(preset, primitives), photographs, stand_in)
+
+
+# The command
+
+
+@pytest.fixture
+def script():
+    path = Path(__file__).parents[2] / "training" / "settle.py"
+    spec = importlib.util.spec_from_file_location("settle", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TOML = """
+[network]
+preset = "cats"
+size = 64
+primitives = {primitives}
+[schedule]
+steps = 2
+batch = 2
+lr = 1e-2
+"""
+
+
+@pytest.fixture(scope="module")
+def lpips_file(stand_in, tmp_path_factory):
+    path = tmp_path_factory.mktemp("lpips") / "lpips.safetensors"
+    stored = {k: v for k, v in stand_in.state_dict().items() if k.startswith("features.")}
+    lins = {k: v for k, v in stand_in.state_dict().items() if k.startswith("lins.")}
+    stored |= {f"lin{k.removeprefix('lins.')}.model.1.weight": v.abs() for k, v in lins.items()}
+    save_file(stored, path)
+    return path
+
+
+@pytest.fixture
+def command(script, picture_folder, lpips_file, tmp_path):
+    """Runs the script on a checkpoint of CONFIG; gives its exit code."""
+    source = tmp_path / "source"
+    said = checkpoint.Description(CONFIG, 7, 70)
+    checkpoint.save_weights(source, said, network())
+
+    def run(out, primitives=3):
+        toml = tmp_path / "run.toml"
+        toml.write_text(TOML.format(primitives=primitives))
+        data = ["--data", str(picture_folder), "--lpips-weights", str(lpips_file)]
+        return script.main([str(toml), str(out), str(source), *data])
+
+    return run
+
+
+def test_the_command_writes_a_checkpoint_to_export(command, tmp_path, capsys):
+    out = tmp_path / "settled"
+    assert command(out) == 0
+    place = checkpoint.find(out)
+    assert capsys.readouterr().out == f"{place}\n"
+    said, model = truncation.averaged(out)
+    assert (said.config, said.step, said.pictures) == (CONFIG, 7, 70)
+    before = network().state_dict()
+    assert any(not torch.equal(v, before[n]) for n, v in model.state_dict().items())
+
+
+def test_another_network_or_a_folder_with_a_run_is_one_line(command, tmp_path, capsys):
+    assert command(tmp_path / "settled", primitives=2) == 1
+    assert "has another network than" in capsys.readouterr().err
+    assert command(tmp_path / "source") == 1
+    assert capsys.readouterr().err.startswith("settle.py: ")
+    assert not (tmp_path / "settled").exists()

@@ -1,0 +1,103 @@
+"""The means of a trained mixture learnt further, by what completions look like.
+
+Algorithm 1 fits the mixture to latents: nothing there says how wrong a primitive's picture is where
+its face does not fit the head around the hole. Here f, g and all else stand still; a completion is
+drawn, compared with the original by LPIPS, and the network of mu alone moves. An anchor keeps the
+primitives apart: a mean pays for how far it has gone from where it began.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from picme_rt.errors import InputError
+from picme_training.config import ScheduleConfig
+from picme_training.data import Batches
+from picme_training.gaussians import Mixture
+from picme_training.networks import Picme, VectorLatent
+from picme_training.perceptual import Lpips
+
+ANCHOR = 0.005
+"""What the squared way of a mean, in standard deviations, mean over D, costs beside LPIPS."""
+BETAS = (0.9, 0.99)
+"""Adam's: one draw a picture is a noisy gradient, and runs are short."""
+WARM_UP = 50
+"""Steps over which the learning rate rises."""
+
+
+class Step(NamedTuple):
+    """What a step saw: LPIPS of its completions to the originals, and the anchor's mean way."""
+
+    lpips: float
+    way: float
+
+
+def settle(
+    model: Picme, batches: Batches, lpips: Lpips, schedule: ScheduleConfig
+) -> Iterator[Step]:
+    """Moves the network of mu in place, one step for each that is taken of the iterator.
+
+    Args:
+        model: A trained network whose mixture has two primitives or more.
+        batches: (image, hole) by step.
+        lpips: The perceptual measure.
+        schedule: `steps`, `lr`, `decay` and `seed` are used.
+
+    Raises:
+        InputError: There is no such mixture.
+    """
+    latent = model.latent
+    if not isinstance(latent, VectorLatent) or latent.primitives < 2:
+        raise InputError("settling is for a mixture of two primitives or more, got one Gaussian")
+    return _steps(model, latent, batches, lpips, schedule)
+
+
+def _steps(
+    model: Picme, latent: VectorLatent, batches: Batches, lpips: Lpips, schedule: ScheduleConfig
+) -> Iterator[Step]:
+    model.eval().requires_grad_(False)
+    begun = copy.deepcopy(latent)
+    moving = list(latent.mu.requires_grad_(True).parameters())
+    optimizer = torch.optim.Adam(moving, schedule.lr, BETAS)
+    generator = torch.Generator().manual_seed(schedule.seed)
+    for step in range(schedule.steps):
+        rising = min(1.0, (step + 1) / WARM_UP)
+        optimizer.param_groups[0]["lr"] = schedule.lr * rising * schedule.rate(step)
+        distance, way = _losses(model, latent, begun, lpips, batches.batch(step), generator)
+        optimizer.zero_grad()
+        (distance + ANCHOR * way).backward()  # type: ignore[no-untyped-call]  # torch's own
+        optimizer.step()
+        yield Step(distance.item(), way.item())
+
+
+def _losses(
+    model: Picme,
+    latent: VectorLatent,
+    begun: VectorLatent,
+    lpips: Lpips,
+    batch: tuple[Tensor, Tensor],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """LPIPS of a completion of each picture, drawn as a session draws it; the means' way."""
+    image, hole = batch
+
+    def noise() -> Tensor:
+        return torch.randn(len(image), model.latent_dim, generator=generator)
+
+    with torch.no_grad():
+        encoding = model.encoding(model.features(image, hole), hole)
+        before, known = begun.mixture(encoding.condition), lpips.taps(image)
+        z_m = None if encoding.z_m is None else encoding.z_m.sample(noise())
+    now = latent.mixture(encoding.condition)
+    drawn = torch.multinomial(now.log_alpha.exp(), 1, generator=generator)[:, 0]
+    z_c = now.primitive(drawn).sample(noise())
+    made = model.decode(z_c, z_m, encoding.features, hole)[-1]
+    completed = torch.where(hole > 0, made, image)
+    return lpips.between(lpips.taps(completed), known).mean(), _way(before, now)
+
+
+def _way(before: Mixture, now: Mixture) -> Tensor:
+    return ((now.mu - before.mu) * torch.exp(-before.log_sigma)).square().mean()
