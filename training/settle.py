@@ -1,6 +1,8 @@
 """Moves the means of a trained mixture to where its completions look more like originals.
 
 python training/settle.py CONFIG OUT FROM --data cats256/train --lpips-weights lpips.safetensors
+
+Needs torchmetrics: pip install '.[train,evaluate]'.
 """
 
 import argparse
@@ -26,6 +28,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("source", type=Path, metavar="FROM", help="a run, checkpoint or engine")
     parser.add_argument("--data", type=Path, required=True, help="pictures, as of picme train")
     parser.add_argument("--lpips-weights", type=Path, required=True, help="as of picme train")
+    parser.add_argument(
+        "--similarity", type=float, default=1.0, metavar="WEIGHT",
+        help="of 1 - SSIM beside LPIPS (default: 1)",
+    )  # fmt: skip
     try:
         print(_settled(parser.parse_args(argv)))
     except PicmeError as exc:
@@ -43,10 +49,10 @@ def _settled(given: argparse.Namespace) -> Path:
     lpips, size = perceptual.load(given.lpips_weights), settings.network.size
     read = data.load_pictures(given.data, round(size / settings.augment.zoom), smallest=size)
     batches = data.Batches(read.pixels, settings)
-    steps = settling.settle(model, batches, lpips, settings.schedule)
+    steps = settling.settle(model, batches, lpips, settings.schedule, given.similarity)
     for step, seen in enumerate(tqdm(steps, total=settings.schedule.steps, unit="step"), 1):
         if step % LOG_EVERY == 0:
-            tqdm.write(f"{step}: LPIPS {seen.lpips:.4f}, way {seen.way:.4f}", file=sys.stderr)
+            tqdm.write(f"{step}: {seen}", file=sys.stderr)
     return checkpoint.save_weights(given.out, said, model)
 
 

@@ -61,6 +61,23 @@ def test_a_stronger_anchor_holds_the_means_nearer(photographs, stand_in, monkeyp
     assert settled(network(), photographs, stand_in)[-1].way < free
 
 
+def test_more_weight_of_ssim_gives_more_of_it(photographs, stand_in):
+    long, near = ScheduleConfig(150, batch=2, lr=3e-3), photographs[:2]
+    ended = []
+    for weight in (0.0, 100.0):
+        model, batches = network(), Batches(near, dataclasses.replace(CONFIG, schedule=long))
+        list(settling.settle(model, batches, stand_in, long, weight))
+        ended.append(settled(model, near, stand_in)[0].ssim)
+    assert ended[1] > ended[0] + 0.005
+
+
+def test_a_weight_below_0_is_refused(photographs, stand_in):
+    with pytest.raises(InputError, match=r"similarity must be 0 or more, got -1"):
+        settling.settle(
+            network(), Batches(photographs, CONFIG), stand_in, CONFIG.schedule, similarity=-1
+        )
+
+
 @pytest.mark.parametrize(("preset", "primitives"), [("cats", 1), ("pic", 1)])
 def test_one_gaussian_is_refused(photographs, stand_in, preset, primitives):
     with pytest.raises(InputError, match="two primitives or more, got one Gaussian"):

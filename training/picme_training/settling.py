@@ -2,8 +2,8 @@
 
 Algorithm 1 fits the mixture to latents: nothing there says how wrong a primitive's picture is where
 its face does not fit the head around the hole. Here f, g and all else stand still; a completion is
-drawn, compared with the original by LPIPS, and the network of mu alone moves. An anchor keeps the
-primitives apart: a mean pays for how far it has gone from where it began.
+drawn, compared with the original by LPIPS and SSIM, and the network of mu alone moves. An anchor
+keeps the primitives apart: a mean pays for how far it has gone from where it began.
 """
 
 import copy
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from picme_rt.errors import InputError
 from picme_training.config import ScheduleConfig
@@ -29,34 +30,46 @@ WARM_UP = 50
 
 
 class Step(NamedTuple):
-    """What a step saw: LPIPS of its completions to the originals, and the anchor's mean way."""
+    """What a step saw: LPIPS and SSIM of its completions to the originals, and the means' way."""
 
     lpips: float
+    ssim: float
     way: float
 
 
 def settle(
-    model: Picme, batches: Batches, lpips: Lpips, schedule: ScheduleConfig
+    model: Picme, batches: Batches, lpips: Lpips, schedule: ScheduleConfig, similarity: float = 1.0
 ) -> Iterator[Step]:
     """Moves the network of mu in place, one step for each that is taken of the iterator.
+
+    A step lowers LPIPS + `similarity` (1 - SSIM) + `ANCHOR` times the means' way. LPIPS alone makes
+    faces that fit and costs SSIM in irregular holes.
 
     Args:
         model: A trained network whose mixture has two primitives or more.
         batches: (image, hole) by step.
         lpips: The perceptual measure.
         schedule: `steps`, `lr`, `decay` and `seed` are used.
+        similarity: 0 or more.
 
     Raises:
-        InputError: There is no such mixture.
+        InputError: There is no such mixture, or `similarity` is below 0.
     """
     latent = model.latent
     if not isinstance(latent, VectorLatent) or latent.primitives < 2:
         raise InputError("settling is for a mixture of two primitives or more, got one Gaussian")
-    return _steps(model, latent, batches, lpips, schedule)
+    if similarity < 0:
+        raise InputError(f"similarity must be 0 or more, got {similarity}")
+    return _steps(model, latent, batches, lpips, schedule, similarity)
 
 
 def _steps(
-    model: Picme, latent: VectorLatent, batches: Batches, lpips: Lpips, schedule: ScheduleConfig
+    model: Picme,
+    latent: VectorLatent,
+    batches: Batches,
+    lpips: Lpips,
+    schedule: ScheduleConfig,
+    similarity: float,
 ) -> Iterator[Step]:
     model.eval().requires_grad_(False)
     begun = copy.deepcopy(latent)
@@ -66,37 +79,42 @@ def _steps(
     for step in range(schedule.steps):
         rising = min(1.0, (step + 1) / WARM_UP)
         optimizer.param_groups[0]["lr"] = schedule.lr * rising * schedule.rate(step)
-        distance, way = _losses(model, latent, begun, lpips, batches.batch(step), generator)
+        image, hole = batches.batch(step)
+        completed, way = _drawn(model, latent, begun, image, hole, generator)
+        distance = lpips(completed, image).mean()
+        ssim = structural_similarity_index_measure(
+            (completed + 1) / 2, (image + 1) / 2, data_range=1.0
+        )
+        assert isinstance(ssim, Tensor)
         optimizer.zero_grad()
-        (distance + ANCHOR * way).backward()  # type: ignore[no-untyped-call]  # torch's own
+        loss = distance + similarity * (1 - ssim) + ANCHOR * way
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         optimizer.step()
-        yield Step(distance.item(), way.item())
+        yield Step(distance.item(), ssim.item(), way.item())
 
 
-def _losses(
+def _drawn(
     model: Picme,
     latent: VectorLatent,
     begun: VectorLatent,
-    lpips: Lpips,
-    batch: tuple[Tensor, Tensor],
+    image: Tensor,
+    hole: Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """LPIPS of a completion of each picture, drawn as a session draws it; the means' way."""
-    image, hole = batch
+    """A completion of each picture, drawn as a session draws it, and the way of the means."""
 
     def noise() -> Tensor:
         return torch.randn(len(image), model.latent_dim, generator=generator)
 
     with torch.no_grad():
         encoding = model.encoding(model.features(image, hole), hole)
-        before, known = begun.mixture(encoding.condition), lpips.taps(image)
+        before = begun.mixture(encoding.condition)
         z_m = None if encoding.z_m is None else encoding.z_m.sample(noise())
     now = latent.mixture(encoding.condition)
     drawn = torch.multinomial(now.log_alpha.exp(), 1, generator=generator)[:, 0]
     z_c = now.primitive(drawn).sample(noise())
     made = model.decode(z_c, z_m, encoding.features, hole)[-1]
-    completed = torch.where(hole > 0, made, image)
-    return lpips.between(lpips.taps(completed), known).mean(), _way(before, now)
+    return torch.where(hole > 0, made, image), _way(before, now)
 
 
 def _way(before: Mixture, now: Mixture) -> Tensor:
