@@ -88,7 +88,7 @@ def _steps(
         assert isinstance(ssim, Tensor)
         optimizer.zero_grad()
         loss = distance + similarity * (1 - ssim) + ANCHOR * way
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+        loss.backward()
         optimizer.step()
         yield Step(distance.item(), ssim.item(), way.item())
 
