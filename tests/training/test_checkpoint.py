@@ -350,6 +350,21 @@ def test_an_average_has_the_weighted_means_and_the_rest_of_the_last(photographs,
     checkpoint.load(place, fresh.state)
 
 
+def test_an_average_with_weights_alone_is_weights_alone(photographs, trainer, tmp_path):
+    one, two = save(tmp_path / "one", trainer), trained(photographs, steps=2)
+    said = checkpoint.Description(two.config, 9, 90)
+    other = checkpoint.save_weights(tmp_path / "other", said, two.ema)
+    for places in ([one, other], [other, one]):
+        run = tmp_path / f"from_{places[0].parent.parent.name}"
+        place = checkpoint.average(run, places, [0.5, 0.5])
+        assert {path.name for path in place.iterdir()} == {"checkpoint.json", "ema.safetensors"}
+        mean = checkpoint.tensors(place, "ema")
+        first, second = (checkpoint.tensors(each, "ema") for each in places)
+        for name, value in mean.items():
+            if value.is_floating_point():
+                torch.testing.assert_close(value, (first[name] + second[name]) / 2)
+
+
 def test_what_cannot_be_averaged_is_one_line(photographs, trainer, tmp_path, capsys):
     spec = importlib.util.spec_from_file_location("average", SCRIPT)
     script = importlib.util.module_from_spec(spec)

@@ -235,7 +235,8 @@ def average(run: Path, places: list[Path], shares: list[float]) -> Path:
 
     A model soup (Wortsman et al. 2022): runs that began with the same weights lie in one valley,
     and a point between them may have what each is best at. D, moments, step and configuration are
-    those of the last one, so that a run may begin with it.
+    those of the last one, so that a run may begin with it; where one of them holds averaged weights
+    alone (`save_weights`), so does the mean.
 
     Args:
         run: The folder of the new checkpoint, without any.
@@ -256,15 +257,17 @@ def average(run: Path, places: list[Path], shares: list[float]) -> Path:
     for place, one in zip(places, said, strict=True):
         if one.config.network != last.config.network:
             raise InputError(f"{place} is of another network than {places[-1]}")
+        check(place, ["ema"])
     place = run / "checkpoints" / places[-1].name
+    alone = any("model.safetensors" not in _sums(one) for one in places)
     with atomic.directory(place) as fresh:
-        for name in ("model", "ema"):
+        for name in ("ema",) if alone else ("model", "ema"):
             parts = [tensors(one, name) for one in places]
             write(
                 {key: _mean([part[key] for part in parts], shares) for key in parts[-1]},
                 fresh / f"{name}.safetensors",
             )
-        for name in ("discriminator", "optimizer"):
+        for name in () if alone else ("discriminator", "optimizer"):
             write(tensors(places[-1], name), fresh / f"{name}.safetensors")
         _describe(fresh, last)
     return place
