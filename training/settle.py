@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from picme_rt.errors import InputError, PicmeError
-from picme_training import checkpoint, config, data, perceptual, settling, truncation
+from picme_training import checkpoint, config, data, perceptual, pictures, settling, truncation
 
 LOG_EVERY = 50
 
@@ -44,10 +44,15 @@ def _settled(given: argparse.Namespace) -> Path:
     settings = config.load(given.config)
     said, model = truncation.averaged(given.source)
     if said.config.network != settings.network:
-        raise InputError(f"{given.config} has another network than {given.source}")
+        raise InputError(
+            f"{given.config} has another network than {given.source}, which is "
+            f"{said.config.network}; write that as its [network]"
+        )
     checkpoint.check_fresh(given.out)  # before an hour of work, not after
     lpips, size = perceptual.load(given.lpips_weights), settings.network.size
     read = data.load_pictures(given.data, round(size / settings.augment.zoom), smallest=size)
+    for line in pictures.summary(read.skipped):
+        print(f"--data: skipped {line}", file=sys.stderr)
     batches = data.Batches(read.pixels, settings)
     steps = settling.settle(model, batches, lpips, settings.schedule, given.similarity)
     for step, seen in enumerate(tqdm(steps, total=settings.schedule.steps, unit="step"), 1):

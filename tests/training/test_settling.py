@@ -72,9 +72,13 @@ def test_more_weight_of_ssim_gives_more_of_it(photographs, stand_in):
 
 
 def test_a_weight_below_0_is_refused(photographs, stand_in):
-    with pytest.raises(InputError, match=r"similarity must be 0 or more, got -1"):
+    with pytest.raises(InputError, match=r"similarity must be 0 or more, got nan"):
         settling.settle(
-            network(), Batches(photographs, CONFIG), stand_in, CONFIG.schedule, similarity=-1
+            network(),
+            Batches(photographs, CONFIG),
+            stand_in,
+            CONFIG.schedule,
+            similarity=float("nan"),
         )
 
 

@@ -58,7 +58,7 @@ def settle(
     latent = model.latent
     if not isinstance(latent, VectorLatent) or latent.primitives < 2:
         raise InputError("settling is for a mixture of two primitives or more, got one Gaussian")
-    if similarity < 0:
+    if not similarity >= 0:  # what NaN is compared with is False
         raise InputError(f"similarity must be 0 or more, got {similarity}")
     return _steps(model, latent, batches, lpips, schedule, similarity)
 
