@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from picme_rt.errors import InputError, PicmeError
-from picme_training import checkpoint, config, data, perceptual, pictures, settling, truncation
+from picme_training import checkpoint, config, data, engine_weights, perceptual, pictures, settling
 
 LOG_EVERY = 50
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _settled(given: argparse.Namespace) -> Path:
     settings = config.load(given.config)
-    said, model = truncation.averaged(given.source)
+    said, model = engine_weights.averaged(given.source)
     if said.config.network != settings.network:
         raise InputError(
             f"{given.config} has another network than {given.source}, which is "

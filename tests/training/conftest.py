@@ -1,6 +1,7 @@
 """What the training tests share: photographs, one thread, and a folder of pictures."""
 
 import copy
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +67,17 @@ def saved(exported, tmp_path_factory) -> Path:
     state = checkpoint.State(model, model, torch.nn.Linear(1, 1), {})
     checkpoint.save(run, checkpoint.Description(config, 9, 144), state)
     return run
+
+
+@pytest.fixture(scope="session")
+def load_script():
+    """Gives a script of training/, which is no package, as a module: by its name."""
+
+    def load(name):
+        path = Path(__file__).parents[2] / "training" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import subprocess
 import sys
@@ -365,10 +364,8 @@ def test_an_average_with_weights_alone_is_weights_alone(photographs, trainer, tm
                 torch.testing.assert_close(value, (first[name] + second[name]) / 2)
 
 
-def test_what_cannot_be_averaged_is_one_line(photographs, trainer, tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("average", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+def test_what_cannot_be_averaged_is_one_line(photographs, trainer, tmp_path, capsys, load_script):
+    script = load_script("average")
     one = save(tmp_path / "one", trainer)
     other = save(tmp_path / "other", trained(photographs, "picme"))
     for parts, said in (

@@ -1,15 +1,13 @@
 """The means of a mixture learnt further by LPIPS, all else standing still."""
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from picme_rt.errors import InputError
-from picme_training import checkpoint, settling, truncation
+from picme_training import checkpoint, engine_weights, settling
 from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.data import Batches
 from picme_training.networks import Picme
@@ -92,12 +90,8 @@ def test_one_gaussian_is_refused(photographs, stand_in, preset, primitives):
 
 
 @pytest.fixture
-def script():
-    path = Path(__file__).parents[2] / "training" / "settle.py"
-    spec = importlib.util.spec_from_file_location("settle", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("settle")
 
 
 TOML = """
@@ -143,7 +137,7 @@ def test_the_command_writes_a_checkpoint_to_export(command, tmp_path, capsys):
     assert command(out) == 0
     place = checkpoint.find(out)
     assert capsys.readouterr().out == f"{place}\n"
-    said, model = truncation.averaged(out)
+    said, model = engine_weights.averaged(out)
     assert (said.config, said.step, said.pictures) == (CONFIG, 7, 70)
     before = network().state_dict()
     assert any(not torch.equal(v, before[n]) for n, v in model.state_dict().items())

@@ -1,6 +1,5 @@
 """Means of primitives drawn nearer to those of others, in the weights."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -29,12 +28,8 @@ def mixture(model):
 
 
 @pytest.fixture
-def script():
-    path = Path(__file__).parents[2] / "training" / "truncate.py"
-    spec = importlib.util.spec_from_file_location("truncate", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("truncate")
 
 
 @pytest.mark.parametrize("preset", ["cats", "picme"])

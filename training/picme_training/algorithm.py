@@ -174,9 +174,10 @@ def generator_pass(
         "L1_rim": config.rim,
         "L_A": config.adversarial,  # Eq. 8: L_C = L_R + lambda_A L_A
     }
-    if look:
+    if measured:
         # the loop refuses to start without it
         assert lpips is not None
+        assert look is not None
         assert known_taps is not None
         if config.perceptual > 0:
             first = made_taps or look(shifted(pictures[-1][:batch], noise, config))
@@ -184,9 +185,8 @@ def generator_pass(
             terms["LPIPS"] = distances.mean()
             weights["LPIPS"] = config.perceptual
         if config.drawn > 0:
-            rest = [tap[batch:] for tap in made_taps or []]
-            if not rest or not len(rest[0]):
-                rest = look(judged[batch:])
+            seen_all = made_taps if known_features else None  # else of reconstructions alone
+            rest = [tap[batch:] for tap in seen_all] if seen_all else look(judged[batch:])
             wanted = [t.repeat(ways - 1, 1, 1, 1) for t in known_taps]
             terms["LPIPS_drawn"] = lpips.between(rest, wanted).mean()
             weights["LPIPS_drawn"] = config.drawn

@@ -14,8 +14,10 @@ from torch import Tensor
 from picme_rt import engine as engines
 from picme_rt import onnx_file
 from picme_rt.errors import InputError
+from picme_training import checkpoint, grow
 from picme_training import config as configuration
 from picme_training.config import RunConfig
+from picme_training.networks import Picme
 
 _WIDEST = 4
 """Places a side of the largest kernel of `cats`, as it is trained."""
@@ -82,3 +84,22 @@ def _as_trained(weight: Tensor) -> Tensor:
     block = wide // 3
     places = weight.view(outputs, channels, 3, block, 3, block).permute(0, 1, 3, 5, 2, 4)
     return places.reshape(outputs, -1, 3, 3)
+
+
+def averaged(source: Path) -> tuple[checkpoint.Description, Picme]:
+    """The averaged weights of a checkpoint, a run or an engine, as a network of its own size.
+
+    Raises:
+        InputError: `source` has no such weights.
+    """
+    if is_engine(source):
+        stored = read(source)
+        said = checkpoint.Description(stored.config, stored.step, stored.pictures, None)
+        model = Picme(said.config.network)
+        model.load_state_dict(grow.grown(stored.state, model.state_dict()))
+    else:
+        place = checkpoint.find(source)
+        said = checkpoint.describe(place)
+        model = Picme(said.config.network)
+        checkpoint.load_module(place, "ema", model)
+    return said, model

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from picme_rt.errors import InputError
-from picme_training import checkpoint, engine_weights, grow
-from picme_training.checkpoint import Description
+from picme_training import checkpoint, engine_weights
 from picme_training.networks import Picme, VectorLatent
 
 
@@ -60,25 +59,6 @@ def write(run: Path, source: Path, keep: Sequence[float], towards: Sequence[int]
     Raises:
         InputError: As `truncate`, or `source` has no such weights, or `run` holds a run.
     """
-    said, model = averaged(source)
+    said, model = engine_weights.averaged(source)
     truncate(model, keep, towards)
     return checkpoint.save_weights(run, said, model)
-
-
-def averaged(source: Path) -> tuple[Description, Picme]:
-    """The averaged weights of a checkpoint, a run or an engine, as a network of its own size.
-
-    Raises:
-        InputError: `source` has no such weights.
-    """
-    if engine_weights.is_engine(source):
-        stored = engine_weights.read(source)
-        said = Description(stored.config, stored.step, stored.pictures, None)
-        model = Picme(said.config.network)
-        model.load_state_dict(grow.grown(stored.state, model.state_dict()))
-    else:
-        place = checkpoint.find(source)
-        said = checkpoint.describe(place)
-        model = Picme(said.config.network)
-        checkpoint.load_module(place, "ema", model)
-    return said, model
