@@ -108,31 +108,8 @@ def _free_sides(graph: onnx.GraphProto) -> None:
             axis.dim_param = name
 
 
-def to_onnx(
-    module: nn.Module,
-    graph: tensors.Graph,
-    path: Path,
-    *,
-    rewrite: bool = True,
-    target: rewrites.Target = "cpu",
-    half: bool = False,
-) -> dict[str, Any]:
-    """Writes one graph with a free batch axis, weights inside, without paths of this machine.
-
-    Args:
-        module: The graph in torch.
-        graph: Its inputs and outputs.
-        path: The file.
-        rewrite: Whether the exact rewrites are applied; a benchmark compares with the plain graph.
-        target: Of the rewrites.
-        half: Whether weights are stored as float16, where that holds them exactly.
-
-    Returns:
-        What the rewrites did (`rewrites.apply`); nothing for a plain graph.
-
-    Raises:
-        EngineError: The network has an operator, or a size, that no engine may have.
-    """
+def traced(module: nn.Module, graph: tensors.Graph) -> onnx.ModelProto:
+    """One graph with a free batch axis, weights inside, without paths of this machine."""
     inputs = random_inputs(graph, 2, torch.Generator().manual_seed(0))
     batch = torch.export.Dim("B", min=1, max=4096)
     axes = tuple({0: batch} if tensor.batched else {} for tensor in graph.inputs)
@@ -161,8 +138,50 @@ def to_onnx(
     for entry in (model, graph_proto, *graph_proto.node, *graph_proto.initializer, *values):
         del entry.metadata_props[:]  # hold file names and lines of the exporting machine
         entry.doc_string = ""
+    return model
 
+
+def to_onnx(
+    module: nn.Module,
+    graph: tensors.Graph,
+    path: Path,
+    *,
+    rewrite: bool = True,
+    target: rewrites.Target = "cpu",
+    half: bool = False,
+) -> dict[str, Any]:
+    """Writes one graph, `traced`.
+
+    Args:
+        module: The graph in torch.
+        graph: Its inputs and outputs.
+        path: The file.
+        rewrite: Whether the exact rewrites are applied; a benchmark compares with the plain graph.
+        target: Of the rewrites.
+        half: Whether weights are stored as float16, where that holds them exactly.
+
+    Returns:
+        What the rewrites did (`rewrites.apply`); nothing for a plain graph.
+
+    Raises:
+        EngineError: The network has an operator, or a size, that no engine may have.
+    """
     crops = module.crops if isinstance(module, DecoderGraph) else ()
+    model = traced(module, graph)
+    return written(model, graph, crops, path, rewrite=rewrite, target=target, half=half)
+
+
+def written(
+    model: onnx.ModelProto,
+    graph: tensors.Graph,
+    crops: tuple[Crop, ...],
+    path: Path,
+    *,
+    rewrite: bool = True,
+    target: rewrites.Target = "cpu",
+    half: bool = False,
+) -> dict[str, Any]:
+    """`to_onnx` of a graph that is `traced` already, and changed in place."""
 
     def macs(model: onnx.ModelProto) -> int:
         return graph_shapes.check(model.SerializeToString(), graph, crops).macs
