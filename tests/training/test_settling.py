@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from picme_rt.errors import InputError
 from picme_training import checkpoint, engine_weights, settling
@@ -104,16 +103,6 @@ steps = 2
 batch = 2
 lr = 1e-2
 """
-
-
-@pytest.fixture(scope="module")
-def lpips_file(stand_in, tmp_path_factory):
-    path = tmp_path_factory.mktemp("lpips") / "lpips.safetensors"
-    stored = {k: v for k, v in stand_in.state_dict().items() if k.startswith("features.")}
-    lins = {k: v for k, v in stand_in.state_dict().items() if k.startswith("lins.")}
-    stored |= {f"lin{k.removeprefix('lins.')}.model.1.weight": v.abs() for k, v in lins.items()}
-    save_file(stored, path)
-    return path
 
 
 @pytest.fixture
