@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from picme_rt.errors import InputError
-from picme_training import checkpoint, engine_weights, mending
+from picme_training import mending
 from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.data import Batches
 from picme_training.networks import Picme
@@ -65,6 +65,8 @@ def test_a_distance_is_of_its_picture_and_repeats(photographs, stand_in):
     assert looks[0].shape == (20,)
     assert torch.equal(*looks)
     assert (looks[0] > 0).all()
+    next(mending.distances(network(), many, stand_in))
+    assert torch.is_grad_enabled()
     # draws go by place in the batch: another picture at a place changes that place alone
     many[3] = 255 - many[3]
     other = torch.cat(list(mending.distances(network(), many, stand_in)))
@@ -74,60 +76,3 @@ def test_a_distance_is_of_its_picture_and_repeats(photographs, stand_in):
 def test_another_preset_is_refused(photographs, stand_in):
     with pytest.raises(InputError, match="mending is for preset 'cats', got 'picme'"):
         mended(network("picme"), photographs[:2], photographs[2:], stand_in)
-
-
-# The command
-
-
-@pytest.fixture
-def script(load_script):
-    return load_script("mend")
-
-
-TOML = """
-[network]
-preset = "cats"
-size = 64
-primitives = {primitives}
-[schedule]
-steps = 2
-batch = 2
-lr = 1e-2
-"""
-
-
-@pytest.fixture
-def command(script, picture_folder, lpips_file, tmp_path):
-    """Runs the script on a checkpoint of CONFIG; gives its exit code."""
-    source = tmp_path / "source"
-    checkpoint.save_weights(source, checkpoint.Description(CONFIG, 7, 70), network())
-
-    def run(out, primitives=3, worst=2):
-        toml = tmp_path / "run.toml"
-        toml.write_text(TOML.format(primitives=primitives))
-        data = ["--data", str(picture_folder), "--lpips-weights", str(lpips_file)]
-        return script.main([str(toml), str(out), str(source), *data, "--worst", str(worst)])
-
-    return run
-
-
-def test_the_command_writes_a_checkpoint_to_export(command, tmp_path, capsys):
-    out = tmp_path / "mended"
-    assert command(out) == 0
-    assert capsys.readouterr().out == f"{checkpoint.find(out)}\n"
-    said, model = engine_weights.averaged(out)
-    assert (said.config, said.step, said.pictures) == (CONFIG, 7, 70)
-    before = network().state_dict()
-    assert any(not torch.equal(v, before[n]) for n, v in model.state_dict().items())
-
-
-def test_bad_input_is_one_line(command, tmp_path, capsys):
-    out = tmp_path / "mended"
-    assert command(out, primitives=2) == 1
-    assert "has another network than" in capsys.readouterr().err
-    assert command(tmp_path / "source") == 1
-    assert capsys.readouterr().err.startswith("mend.py: ")
-    for worst in (0, 10_000):
-        assert command(out, worst=worst) == 1
-        assert "--worst must be 1 to" in capsys.readouterr().err
-    assert not out.exists()

@@ -7,7 +7,7 @@ the original by LPIPS and SSIM. Of the others, the same is drawn of the network 
 network is to draw that again: learning without forgetting (Li and Hoiem 2016). The second half is
 what keeps results of one picture apart, for a distance to the original alone would make them one.
 
-f moves, the coarse half of g, and the mixture; what z says to g, and what paints, stand still.
+f moves, the coarse half of g, and the mixture; what paints, the fine half of g, stands still.
 """
 
 import copy
@@ -74,11 +74,12 @@ def distances(model: Picme, pictures: Tensor, lpips: Lpips, seed: int = 0) -> It
     for some in torch.split(pictures, LOOK):
         sized = F.interpolate(some.float(), size, mode="bilinear", antialias=True)
         image = (sized / 127.5 - 1).contiguous()
+        hole = centre.expand(len(image), -1, -1, -1).contiguous()
         with torch.no_grad():
-            hole = centre.expand(len(image), -1, -1, -1).contiguous()
             encoding, mixture = model.encode(image, hole)
             drawn = _draw(mixture, model.latent_dim, generator)
-            yield lpips(_completed(model, encoding, mixture, drawn, image, hole), image).flatten()
+            distance = lpips(_completed(model, encoding, mixture, drawn, image, hole), image)
+        yield distance.flatten()  # not within no_grad, which would be the caller's meanwhile
 
 
 def mend(
