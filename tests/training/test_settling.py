@@ -6,12 +6,22 @@ import pytest
 import torch
 
 from picme_rt.errors import InputError
-from picme_training import settling
+from picme_training import checkpoint, engine_weights, settling
 from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.data import Batches
 from picme_training.networks import Picme
 
 CONFIG = RunConfig(NetworkConfig("cats", 64, 3), ScheduleConfig(4, batch=2, lr=1e-2))
+TOML = """
+[network]
+preset = "cats"
+size = 64
+primitives = {primitives}
+[schedule]
+steps = 2
+batch = 2
+lr = 1e-2
+"""
 
 
 def network(preset="cats", primitives=3):
@@ -83,3 +93,36 @@ def test_a_weight_below_0_is_refused(photographs, stand_in):
 def test_one_gaussian_is_refused(photographs, stand_in, preset, primitives):
     with pytest.raises(InputError, match="two primitives or more, got one Gaussian"):
         settled(network(preset, primitives), photographs, stand_in)
+
+
+@pytest.fixture
+def command(load_script, picture_folder, lpips_file, tmp_path):
+    """Runs settle.py on a checkpoint of CONFIG, in tmp_path/source; gives its exit code."""
+    source = tmp_path / "source"
+    checkpoint.save_weights(source, checkpoint.Description(CONFIG, 7, 70), network())
+
+    def run(out, primitives=3):
+        toml = tmp_path / "run.toml"
+        toml.write_text(TOML.format(primitives=primitives))
+        data = ["--data", str(picture_folder), "--lpips-weights", str(lpips_file)]
+        return load_script("settle").main([str(toml), str(out), str(source), *data])
+
+    return run
+
+
+def test_the_command_writes_a_checkpoint_to_export(command, tmp_path, capsys):
+    out = tmp_path / "settled"
+    assert command(out) == 0
+    assert capsys.readouterr().out == f"{checkpoint.find(out)}\n"
+    said, model = engine_weights.averaged(out)
+    assert (said.config, said.step, said.pictures) == (CONFIG, 7, 70)
+    before = network().state_dict()
+    assert any(not torch.equal(v, before[n]) for n, v in model.state_dict().items())
+
+
+def test_another_network_or_a_folder_with_a_run_is_one_line(command, tmp_path, capsys):
+    assert command(tmp_path / "settled", primitives=2) == 1
+    assert "has another network than" in capsys.readouterr().err
+    assert command(tmp_path / "source") == 1
+    assert capsys.readouterr().err.startswith("settle.py: ")
+    assert not (tmp_path / "settled").exists()

@@ -63,11 +63,6 @@ def settle(
     return _steps(model, latent, batches, lpips, schedule, similarity)
 
 
-def rate(schedule: ScheduleConfig, step: int) -> float:
-    """The learning rate of a step: it rises over `WARM_UP` of them, then follows the schedule."""
-    return schedule.lr * min(1.0, (step + 1) / WARM_UP) * schedule.rate(step)
-
-
 def _steps(
     model: Picme,
     latent: VectorLatent,
@@ -82,7 +77,8 @@ def _steps(
     optimizer = torch.optim.Adam(moving, schedule.lr, BETAS)
     generator = torch.Generator().manual_seed(schedule.seed)
     for step in range(schedule.steps):
-        optimizer.param_groups[0]["lr"] = rate(schedule, step)
+        rising = min(1.0, (step + 1) / WARM_UP)
+        optimizer.param_groups[0]["lr"] = schedule.lr * rising * schedule.rate(step)
         image, hole = batches.batch(step)
         completed, way = _drawn(model, latent, begun, image, hole, generator)
         distance = lpips(completed, image).mean()
