@@ -1,7 +1,9 @@
 """Tiny real engines, each exported once a run, and a picture with a hole."""
 
+import fcntl
 import functools
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,15 +52,25 @@ def tiny_model():
 
 @pytest.fixture(scope="session")
 def exported(tiny_model, tmp_path_factory):
-    """Give a preset, get its tiny engine; exported when it is first asked for."""
+    """Give a preset, get its tiny engine; exported by the worker that asks for it first."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers of this run
+    folder = folder / "exported"
+    folder.mkdir(exist_ok=True)
 
     @functools.cache
     def make(preset):
         from picme_export import export
+        from picme_training.networks import fold
 
-        model, path = tiny_model(preset), tmp_path_factory.mktemp("engines") / preset
-        errors = export.write(model, path, name=preset, about={"data": "none", "licence": "CC0"})
-        return Exported(model, path, errors)
+        model, path, told = fold(tiny_model(preset)), folder / preset, folder / f"{preset}.json"
+        with (folder / f"{preset}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not told.exists():
+                about = {"data": "none", "licence": "CC0"}
+                told.write_text(json.dumps(export.write(model, path, name=preset, about=about)))
+        return Exported(model, path, json.loads(told.read_text()))
 
     return make
 

@@ -284,22 +284,22 @@ def test_a_composite_that_writes_another_byte_is_found_out(gpu_check):
 
 
 def test_what_was_measured_is_kept_and_the_rest_is_made_up_for(gpu_check, report, capsys):
-    changed(report, lambda held: held["parts"].pop("kernels"))
+    changed(report, lambda held: held["parts"].pop("tensorrt"))
     before = json.loads(report.read_text())["parts"]
     assert gpu_check.main([*TINY, "--out", str(report)]) == 0
     after = json.loads(report.read_text())["parts"]
-    assert after.pop("kernels")["checks"]
+    assert after.pop("tensorrt")["skipped"]
     assert after == before
     said = capsys.readouterr().err
     assert "decode is in" in said
-    assert "kernels ..." in said
+    assert "tensorrt ..." in said
 
 
 def test_force_measures_anew(gpu_check, report):
-    changed(report, lambda held: held["parts"]["kernels"].update(seconds=-1))
-    assert gpu_check.main(["kernels", "--force", *TINY, "--out", str(report)]) == 0
+    changed(report, lambda held: held["parts"]["tensorrt"].update(seconds=-1))
+    assert gpu_check.main(["tensorrt", "--force", *TINY, "--out", str(report)]) == 0
     parts = json.loads(report.read_text())["parts"]
-    assert parts["kernels"]["seconds"] >= 0
+    assert parts["tensorrt"]["seconds"] >= 0
     assert len(parts) == 6
 
 

@@ -31,15 +31,11 @@ def scenes(draw):
 
 
 def distance(picture, query, key):
-    """The sum of weight * (query - key)^2, pixel by pixel."""
-    width, total = picture.pixels.shape[1], 0
-    for y in range(-REACH, REACH + 1):
-        for x in range(-REACH, REACH + 1):
-            at = [divmod(int(place), width) for place in (query, key)]
-            one, other = (picture.pixels[r + y, c + x].astype(int) for r, c in at)
-            weight = int(picture.weights[at[0][0] + y, at[0][1] + x, 0])
-            total += weight * int(((one - other) ** 2).sum())
-    return total
+    """The sum of weight * (query - key)^2 over the patches around two places."""
+    rows = (divmod(int(place), picture.pixels.shape[1]) for place in (query, key))
+    one, other = (np.s_[y - REACH : y + REACH + 1, x - REACH : x + REACH + 1] for y, x in rows)
+    pixels, weights = picture.pixels.astype(int), picture.weights[one][..., :1].astype(int)
+    return int((weights * (pixels[one] - pixels[other]) ** 2).sum())
 
 
 @given(scenes(), st.sampled_from([1.0, 1000.0, np.inf]))
