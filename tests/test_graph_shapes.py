@@ -587,8 +587,8 @@ def test_an_exported_graph_stays_far_below_the_limits(exported, preset, role):
     assert cost.macs > weights / 4  # most weights are used at least once
 
 
-def test_a_check_takes_no_longer_than_starting_onnx_runtime(engine):
-    """It takes 0.6 to 0.9 of that for a tiny engine; as much again is left for other processes."""
+def test_a_check_takes_at_most_twice_the_start_of_onnx_runtime(engine):
+    """Of a tiny engine 0.6 to 0.9 of it on an idle machine; the rest is for a busy one."""
     loaded = engines.load(engine)
     content, graph = loaded.read("fp32/decoder.onnx"), loaded.tables.decoder
     ours, theirs = [], []

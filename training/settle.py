@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from picme_rt.errors import PicmeError
+from picme_rt.errors import InputError, PicmeError
 from picme_training import checkpoint, config, data, engine_weights, perceptual, pictures, settling
 
 LOG_EVERY = 50
@@ -42,7 +42,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _settled(given: argparse.Namespace) -> Path:
     settings = config.load(given.config)
-    said, model = engine_weights.averaged(given.source, settings.network)
+    said, model = engine_weights.averaged(given.source)
+    if said.config.network != settings.network:
+        raise InputError(
+            f"{given.config} has another network than {given.source}, which is "
+            f"{said.config.network}; write that as its [network]"
+        )
     checkpoint.check_fresh(given.out)  # before an hour of work, not after
     lpips, size = perceptual.load(given.lpips_weights), settings.network.size
     read = data.load_pictures(given.data, round(size / settings.augment.zoom), smallest=size)

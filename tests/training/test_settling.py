@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from picme_rt.errors import InputError
 from picme_training import checkpoint, engine_weights, settling
@@ -12,16 +13,6 @@ from picme_training.data import Batches
 from picme_training.networks import Picme
 
 CONFIG = RunConfig(NetworkConfig("cats", 64, 3), ScheduleConfig(4, batch=2, lr=1e-2))
-TOML = """
-[network]
-preset = "cats"
-size = 64
-primitives = {primitives}
-[schedule]
-steps = 2
-batch = 2
-lr = 1e-2
-"""
 
 
 def network(preset="cats", primitives=3):
@@ -95,17 +86,48 @@ def test_one_gaussian_is_refused(photographs, stand_in, preset, primitives):
         settled(network(preset, primitives), photographs, stand_in)
 
 
+# The command
+
+
 @pytest.fixture
-def command(load_script, picture_folder, lpips_file, tmp_path):
-    """Runs settle.py on a checkpoint of CONFIG, in tmp_path/source; gives its exit code."""
+def script(load_script):
+    return load_script("settle")
+
+
+TOML = """
+[network]
+preset = "cats"
+size = 64
+primitives = {primitives}
+[schedule]
+steps = 2
+batch = 2
+lr = 1e-2
+"""
+
+
+@pytest.fixture(scope="module")
+def lpips_file(stand_in, tmp_path_factory):
+    path = tmp_path_factory.mktemp("lpips") / "lpips.safetensors"
+    stored = {k: v for k, v in stand_in.state_dict().items() if k.startswith("features.")}
+    lins = {k: v for k, v in stand_in.state_dict().items() if k.startswith("lins.")}
+    stored |= {f"lin{k.removeprefix('lins.')}.model.1.weight": v.abs() for k, v in lins.items()}
+    save_file(stored, path)
+    return path
+
+
+@pytest.fixture
+def command(script, picture_folder, lpips_file, tmp_path):
+    """Runs the script on a checkpoint of CONFIG; gives its exit code."""
     source = tmp_path / "source"
-    checkpoint.save_weights(source, checkpoint.Description(CONFIG, 7, 70), network())
+    said = checkpoint.Description(CONFIG, 7, 70)
+    checkpoint.save_weights(source, said, network())
 
     def run(out, primitives=3):
         toml = tmp_path / "run.toml"
         toml.write_text(TOML.format(primitives=primitives))
         data = ["--data", str(picture_folder), "--lpips-weights", str(lpips_file)]
-        return load_script("settle").main([str(toml), str(out), str(source), *data])
+        return script.main([str(toml), str(out), str(source), *data])
 
     return run
 
@@ -113,7 +135,8 @@ def command(load_script, picture_folder, lpips_file, tmp_path):
 def test_the_command_writes_a_checkpoint_to_export(command, tmp_path, capsys):
     out = tmp_path / "settled"
     assert command(out) == 0
-    assert capsys.readouterr().out == f"{checkpoint.find(out)}\n"
+    place = checkpoint.find(out)
+    assert capsys.readouterr().out == f"{place}\n"
     said, model = engine_weights.averaged(out)
     assert (said.config, said.step, said.pictures) == (CONFIG, 7, 70)
     before = network().state_dict()
