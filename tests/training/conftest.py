@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from skimage import data
 from torch import Tensor
 
@@ -52,6 +53,17 @@ def stand_in():
         for lin in model.lins:
             torch.nn.init.uniform_(lin)
     return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def lpips_file(stand_in, tmp_path_factory):
+    """The stand-in as a file that --lpips-weights takes."""
+    path = tmp_path_factory.mktemp("lpips") / "lpips.safetensors"
+    stored = {k: v for k, v in stand_in.state_dict().items() if k.startswith("features.")}
+    lins = {k: v for k, v in stand_in.state_dict().items() if k.startswith("lins.")}
+    stored |= {f"lin{k.removeprefix('lins.')}.model.1.weight": v.abs() for k, v in lins.items()}
+    save_file(stored, path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from picme_rt.errors import InputError
-from picme_training import checkpoint, engine_weights, settling
+from picme_training import settling
 from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.data import Batches
 from picme_training.networks import Picme
@@ -84,68 +83,3 @@ def test_a_weight_below_0_is_refused(photographs, stand_in):
 def test_one_gaussian_is_refused(photographs, stand_in, preset, primitives):
     with pytest.raises(InputError, match="two primitives or more, got one Gaussian"):
         settled(network(preset, primitives), photographs, stand_in)
-
-
-# The command
-
-
-@pytest.fixture
-def script(load_script):
-    return load_script("settle")
-
-
-TOML = """
-[network]
-preset = "cats"
-size = 64
-primitives = {primitives}
-[schedule]
-steps = 2
-batch = 2
-lr = 1e-2
-"""
-
-
-@pytest.fixture(scope="module")
-def lpips_file(stand_in, tmp_path_factory):
-    path = tmp_path_factory.mktemp("lpips") / "lpips.safetensors"
-    stored = {k: v for k, v in stand_in.state_dict().items() if k.startswith("features.")}
-    lins = {k: v for k, v in stand_in.state_dict().items() if k.startswith("lins.")}
-    stored |= {f"lin{k.removeprefix('lins.')}.model.1.weight": v.abs() for k, v in lins.items()}
-    save_file(stored, path)
-    return path
-
-
-@pytest.fixture
-def command(script, picture_folder, lpips_file, tmp_path):
-    """Runs the script on a checkpoint of CONFIG; gives its exit code."""
-    source = tmp_path / "source"
-    said = checkpoint.Description(CONFIG, 7, 70)
-    checkpoint.save_weights(source, said, network())
-
-    def run(out, primitives=3):
-        toml = tmp_path / "run.toml"
-        toml.write_text(TOML.format(primitives=primitives))
-        data = ["--data", str(picture_folder), "--lpips-weights", str(lpips_file)]
-        return script.main([str(toml), str(out), str(source), *data])
-
-    return run
-
-
-def test_the_command_writes_a_checkpoint_to_export(command, tmp_path, capsys):
-    out = tmp_path / "settled"
-    assert command(out) == 0
-    place = checkpoint.find(out)
-    assert capsys.readouterr().out == f"{place}\n"
-    said, model = engine_weights.averaged(out)
-    assert (said.config, said.step, said.pictures) == (CONFIG, 7, 70)
-    before = network().state_dict()
-    assert any(not torch.equal(v, before[n]) for n, v in model.state_dict().items())
-
-
-def test_another_network_or_a_folder_with_a_run_is_one_line(command, tmp_path, capsys):
-    assert command(tmp_path / "settled", primitives=2) == 1
-    assert "has another network than" in capsys.readouterr().err
-    assert command(tmp_path / "source") == 1
-    assert capsys.readouterr().err.startswith("settle.py: ")
-    assert not (tmp_path / "settled").exists()

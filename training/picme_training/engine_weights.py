@@ -16,7 +16,7 @@ from picme_rt import onnx_file
 from picme_rt.errors import InputError
 from picme_training import checkpoint, grow
 from picme_training import config as configuration
-from picme_training.config import RunConfig
+from picme_training.config import NetworkConfig, RunConfig
 from picme_training.networks import Picme
 
 _WIDEST = 4
@@ -86,20 +86,31 @@ def _as_trained(weight: Tensor) -> Tensor:
     return places.reshape(outputs, -1, 3, 3)
 
 
-def averaged(source: Path) -> tuple[checkpoint.Description, Picme]:
+def averaged(
+    source: Path, network: NetworkConfig | None = None
+) -> tuple[checkpoint.Description, Picme]:
     """The averaged weights of a checkpoint, a run or an engine, as a network of its own size.
 
+    Args:
+        source: Where they are.
+        network: What a configuration says of them, if one does.
+
     Raises:
-        InputError: `source` has no such weights.
+        InputError: `source` has no such weights, or is of another network.
     """
-    if is_engine(source):
-        stored = read(source)
+    stored = read(source) if is_engine(source) else None
+    if stored:
         said = checkpoint.Description(stored.config, stored.step, stored.pictures, None)
-        model = Picme(said.config.network)
+    else:
+        said = checkpoint.describe(checkpoint.find(source))
+    if network not in (None, said.config.network):
+        raise InputError(
+            f"{source} has another network than the configuration: it is {said.config.network}; "
+            "write that as [network]"
+        )
+    model = Picme(said.config.network)
+    if stored:
         model.load_state_dict(grow.grown(stored.state, model.state_dict()))
     else:
-        place = checkpoint.find(source)
-        said = checkpoint.describe(place)
-        model = Picme(said.config.network)
-        checkpoint.load_module(place, "ema", model)
+        checkpoint.load_module(checkpoint.find(source), "ema", model)
     return said, model
