@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = fine_tuning.parser(__doc__)
     parser.add_argument(
         "--worst", type=int, default=700, metavar="COUNT",
-        help="pictures that are completed worst: of these as many as of all others (default: 700)",
+        help="pictures completed worst; a step has as many of them as of the others (default: 700)",
     )  # fmt: skip
     parser.add_argument(
         "--judge", type=Path, metavar="RUN",
@@ -51,7 +51,7 @@ def _steps(begun: fine_tuning.Begun, given: argparse.Namespace) -> Iterator[mend
     looks = tqdm(seen, "looking for the worst", -(-count // mending.LOOK), unit="batch")
     order = torch.cat(list(looks)).argsort(descending=True)
     worst, others = order[: given.worst], order[given.worst :]
-    # of another seed, so that no picture is turned and upright in one step
+    # by the same seed a step would show the same pictures turned, to learn, and upright, to keep
     upright = dataclasses.replace(
         settings,
         schedule=dataclasses.replace(schedule, seed=schedule.seed + 1),

@@ -158,7 +158,7 @@ def generator_pass(
     made = judge(judged, holes, features_made)
     parts = [
         losses.adversarial(
-            one[:batch], one[batch:], original, share(holes[:batch], original, config)
+            one[:batch], one[batch:], original, hole_share(holes[:batch], original, config)
         )
         for one, original in zip(made, real, strict=True)
     ]
@@ -252,10 +252,10 @@ def discriminator_loss(
     parts = []
     for scores in judge(torch.cat([image, generated]), holes, seen):
         real, made = scores[: len(image)], scores[len(image) :]
-        parts.append(losses.discriminator(real, made, share(hole, real, config)))
+        parts.append(losses.discriminator(real, made, hole_share(hole, real, config)))
     return torch.stack(parts).mean()
 
 
-def share(hole: Tensor, scores: Tensor, config: LossConfig) -> Tensor | None:
+def hole_share(hole: Tensor, scores: Tensor, config: LossConfig) -> Tensor | None:
     """How much of the place of each score is hole, where the scores are weighed by it."""
     return F.adaptive_avg_pool2d(hole, scores.shape[-1]) if config.hole_scores else None

@@ -210,7 +210,7 @@ class _Mending:
         more, more_hole = kept.batch(step)
         image = torch.cat([image, more])
         hole = torch.cat([*(pair[1] for pair in pairs), more_hole])
-        encoding, was = _seen(self._before, image, hole)
+        encoding, was = self._before.encode(image, hole)
         drawn = _draw(was, self._model.latent_dim, self._generator)
         # each primitive is taught alike: one that is seldom drawn fails as visibly
         primitives = was.mu.shape[1]
@@ -222,7 +222,7 @@ class _Mending:
         return _Batch(image, hole, count, drawn, was, before, goal, original)
 
     def _made(self, batch: _Batch) -> tuple[Tensor, Mixture]:
-        encoding, now = _seen(self._model, batch.image, batch.hole)
+        encoding, now = self._model.encode(batch.image, batch.hole)
         made = _completed(self._model, encoding, now, batch.drawn, batch.image, batch.hole)
         return made, now
 
@@ -240,7 +240,7 @@ class _Mending:
         self._judge.requires_grad_(False)
         scores = self._judge(made, batch.hole, features)
         parts = [
-            losses.scored((one - 1) ** 2, algorithm.share(batch.hole, one, self._loss))
+            losses.scored((one - 1) ** 2, algorithm.hole_share(batch.hole, one, self._loss))
             for one in scores
         ]
         adversarial = torch.stack(parts).mean()
@@ -275,11 +275,6 @@ class _Mending:
         grid = F.affine_grid(affine, list(image.shape), align_corners=False)
         made = F.grid_sample(image, grid, "bicubic", "border", align_corners=False)
         return made.clamp(-1, 1)
-
-
-def _seen(model: Picme, image: Tensor, hole: Tensor) -> tuple[Encoding, Mixture]:
-    encoding = model.encoding(model.features(image, hole), hole)
-    return encoding, model.latent.mixture(encoding.condition)
 
 
 def _draw(mixture: Mixture, latent: int, generator: torch.Generator) -> Drawn:
