@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.lib.stride_tricks import sliding_window_view
 
 from picme_rt import _kernels, patch_search
 from picme_rt.patch_search import REACH, Picture, Search
@@ -30,12 +31,17 @@ def scenes(draw):
     return Picture(pixels, weights, queries), valid, keys, query_at, start, rng
 
 
-def distance(picture, query, key):
-    """The sum of weight * (query - key)^2 over the patches around two places."""
-    rows = (divmod(int(place), picture.pixels.shape[1]) for place in (query, key))
-    one, other = (np.s_[y - REACH : y + REACH + 1, x - REACH : x + REACH + 1] for y, x in rows)
-    pixels, weights = picture.pixels.astype(int), picture.weights[one][..., :1].astype(int)
-    return int((weights * (pixels[one] - pixels[other]) ** 2).sum())
+def distances(picture, queries, keys):
+    """Sums of weight * (query - key)^2 over the patches around places, which broadcast."""
+    side = 2 * REACH + 1
+
+    def around(values, places):
+        patches = sliding_window_view(values.astype(np.int32), (side, side), (0, 1))
+        y, x = np.divmod(places, picture.pixels.shape[1])
+        return patches[y - REACH, x - REACH].reshape(*places.shape, -1)
+
+    apart = around(picture.pixels, queries) - around(picture.pixels, keys)
+    return (around(picture.weights, queries) * apart**2).sum(-1)
 
 
 @given(scenes(), st.sampled_from([1.0, 1000.0, np.inf]))
@@ -80,8 +86,7 @@ def test_kernel_and_reference_vote_the_same_bits(scene, channels):
 def test_the_nearest_is_what_its_definition_says(scene):
     picture, _, keys, _, _, rng = scene
     prices = 1 + rng.random(len(keys))
-    every = np.array([[distance(picture, q, k) for k in keys] for q in picture.queries])
-    every = every.reshape(len(picture.queries), len(keys))
+    every = distances(picture, picture.queries[:, None], keys[None])
     for alpha in (50.0, np.inf):
         norm = 1 if alpha == np.inf else alpha + every.min(0, initial=2**31 - 1)
         score = prices * every / norm
@@ -96,7 +101,7 @@ def test_the_nearest_is_what_its_definition_says(scene):
 @settings(max_examples=30)
 def test_a_search_never_gets_worse_and_ends_on_keys(scene):
     picture, valid, _, query_at, start, _ = scene
-    last = np.array([distance(picture, *pair) for pair in zip(picture.queries, start, strict=True)])
+    last = distances(picture, picture.queries, start)
     for rounds in (0, 1, 3):
         to = Search(valid, query_at, rounds, 20, 5, 0, 1)
         found, best = patch_search.search(picture, to, start)

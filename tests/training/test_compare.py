@@ -118,7 +118,7 @@ def test_a_stage_of_a_run_is_measured_and_the_next_one_goes_on(
     compare, plan, picture_folder, tmp_path, capsys, in_this_process
 ):
     row = '[one]\nconfig = "cats64"\nseeds = [3]\npictures = 6\n'
-    row += "set.schedule = {batch = 2}\nset.loss = {perceptual = 0.0}\n"
+    row += 'set.schedule = {batch = 2, precision = "fp32"}\nset.loss = {perceptual = 0.0}\n'
     out = tmp_path / "out"
     given = [str(plan(row)), "--data", str(picture_folder), "--val", str(picture_folder)]
     given += ["--out", str(out), "--stage"]
@@ -137,7 +137,7 @@ def test_what_is_asked_for_is_trained_and_measured_once(
     compare, plan, picture_folder, tmp_path, capsys, in_this_process
 ):
     row = '[one]\nconfig = "cats64"\nseeds = [3]\npictures = 4\n'
-    row += "set.schedule = {batch = 2}\nset.loss = {perceptual = 0.0}\n"
+    row += 'set.schedule = {batch = 2, precision = "fp32"}\nset.loss = {perceptual = 0.0}\n'
     out = tmp_path / "out"
     given = [str(plan(row)), "--data", str(picture_folder), "--val", str(picture_folder)]
     given += ["--out", str(out)]

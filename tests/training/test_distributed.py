@@ -26,7 +26,7 @@ from picme_training.config import LossConfig, NetworkConfig, RunConfig, Schedule
 from picme_training.loop import Trainer
 from picme_training.perceptual import Lpips
 
-PRESETS = {"picme": 3, "pic": 1, "cats": 3}  # how many steps are compared
+PRESETS = {"picme": 2, "pic": 1, "cats": 3}  # how many steps are compared
 # every loss and weight is on, so that each of them has to be the joint batch's
 LOSSES = LossConfig(match=0.1, perceptual=1, rim=0.5, composite=True, decoded="both")
 ENDED = (

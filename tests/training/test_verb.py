@@ -1,13 +1,16 @@
 import json
 import os
+import platform
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from picme_rt.cli import main
-from picme_training import data, verb
+from picme_training import data, device, verb
 
 TOML = """
 [network]
@@ -37,8 +40,8 @@ def folder(picture_folder, tmp_path):
 def train(tmp_path, picture_folder):
     """Calls `picme train`; measures with the photographs."""
 
-    def call(*flags, data, val=picture_folder, steps=1):
-        (tmp_path / "run.toml").write_text(TOML.format(steps=steps))
+    def call(*flags, data, val=picture_folder, steps=1, toml=TOML):
+        (tmp_path / "run.toml").write_text(toml.format(steps=steps))
         places = ("--data", str(data), "--val", str(val), "--out", str(tmp_path / "out"))
         return main(["train", str(tmp_path / "run.toml"), *places, *flags])
 
@@ -120,3 +123,24 @@ def test_held_out_pictures_come_from_the_usable_ones(train, folder, tmp_path, mo
     assert main(["train", str(tmp_path / "run.toml"), "--data", str(folder),
                  "--out", str(tmp_path / "out"), "--json"]) == 0  # fmt: skip
     assert json.loads(capsys.readouterr().out)["pictures"] == 5
+
+
+@pytest.mark.parametrize(("emulated", "lines"), [(True, 1), (False, 0)])
+def test_bf16_that_a_cpu_emulates_is_said_and_what_to_set(
+    train, picture_folder, tmp_path, monkeypatch, capsys, emulated, lines
+):
+    monkeypatch.setattr(device, "emulates_bf16", lambda place: emulated and place.type == "cpu")
+    monkeypatch.setattr("picme_training.loop.train", lambda *_, **__: tmp_path)
+    assert train(data=picture_folder, toml=TOML + 'precision = "bf16"\n') == 0
+    said = "precision 'bf16' is emulated on this CPU, several times slower than 'fp32': set"
+    assert capsys.readouterr().err.count(f'{said} precision = "fp32" under [schedule]') == lines
+
+
+def test_a_device_that_is_no_cpu_does_not_emulate_bf16():
+    assert not device.emulates_bf16(torch.device("meta"))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of x86")
+def test_a_cpu_without_avx512_emulates_bf16():
+    flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0]
+    assert device.emulates_bf16(torch.device("cpu")) == ("avx512bw" not in flags)

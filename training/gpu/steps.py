@@ -5,7 +5,7 @@ import gc
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,10 +15,12 @@ from gpu import timing
 from picme_training import config as configuration
 from picme_training.config import MaskConfig, NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.data import Batches
+from picme_training.device import emulates_bf16
 from picme_training.loop import Trainer
 from picme_training.perceptual import Lpips
 
 Result = dict[str, Any]
+Precision = Literal["fp32", "bf16"]
 CATS = Path(__file__).parents[1] / "configs" / "cats128.toml"
 PICTURES = 256  # of noise, to draw batches from
 BLOCK = 5  # steps in one timed block: a run never waits for the device after one
@@ -35,17 +37,18 @@ def measure(device: torch.device, tiny: bool) -> Result:
             for batch in (16, 32, 64)
         ]
     rows, checks = [], []
+    precision: Precision = "fp32" if emulates_bf16(device) else "bf16"
     for preset, size, batch in cases:
-        row = _measure_case(run_config(preset, size, batch), device, effort)
+        row = _measure_case(run_config(preset, size, batch, precision), device, effort)
         rows.append(row)
         name = f"{preset} {size}, batch {batch}: losses are finite"
         if row["outcome"] == "measured":
             checks.append({"name": name, "pass": row.pop("finite")})
-    return {"precision": "bf16", "rows": rows, "checks": checks}
+    return {"precision": precision, "rows": rows, "checks": checks}
 
 
-def run_config(preset: str, size: int, batch: int) -> RunConfig:
-    """`cats` as its shipped configuration trains it, `picme` with the paper's losses; bf16.
+def run_config(preset: str, size: int, batch: int, precision: Precision) -> RunConfig:
+    """`cats` as its shipped configuration trains it, `picme` with the paper's losses.
 
     No brush strokes: a step takes as long with any hole.
     """
@@ -55,7 +58,7 @@ def run_config(preset: str, size: int, batch: int) -> RunConfig:
     else:
         network = NetworkConfig(preset="picme", size=size)
         run = RunConfig(network, ScheduleConfig(steps=1))
-    schedule = dataclasses.replace(run.schedule, steps=10**6, batch=batch, precision="bf16")
+    schedule = dataclasses.replace(run.schedule, steps=10**6, batch=batch, precision=precision)
     return dataclasses.replace(
         run, network=network, schedule=schedule, masks=MaskConfig(strokes=0.0)
     )
@@ -116,7 +119,7 @@ def add_shares(result: Result, tflops: dict[str, dict[str, float]]) -> None:
     for row in result["rows"]:
         if row["outcome"] == "measured":
             reached = 2 * row["gmac"] / row["median_ms"]  # GFLOP a millisecond are TFLOP/s
-            row["share_of_peak"] = reached / tflops["bf16"]["median"]
+            row["share_of_peak"] = reached / tflops[result["precision"]]["median"]
 
 
 def table(result: Result) -> str:

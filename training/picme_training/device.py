@@ -1,4 +1,4 @@
-"""The torch device that a training runs on, by its name."""
+"""The torch device that a training runs on, by its name, and what it computes slowly."""
 
 import torch
 
@@ -20,3 +20,14 @@ def named(name: str) -> torch.device:
             f"device must be a torch device that is here, got {name!r}: {reason}"
         ) from exc
     return found
+
+
+def emulates_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 costs more than float32 there: a CPU that has no instructions for it.
+
+    oneDNN, which computes torch's convolutions, says so itself; only CPUs are asked.
+    """
+    built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's own
+    if device.type != "cpu" or not built:
+        return False
+    return not torch.ops.mkldnn._is_mkldnn_bf16_supported()

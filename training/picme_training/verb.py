@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
             given = _read(arguments)
             if distributed.rank() == 0:
                 _report(given.read, arguments.out)
+                _warn_of_precision(given.settings, device)
         last = loop.train(
             given.settings,
             given.batches,
@@ -132,6 +133,17 @@ def _report(read: "dict[str, Pictures]", out: Path) -> None:
         with atomic.file(out / "skipped.json") as fresh:
             fresh.write_text(json.dumps(table, indent=1) + "\n")
         print(f"every name is in {out / 'skipped.json'}", file=sys.stderr)
+
+
+def _warn_of_precision(settings: "RunConfig", device: str) -> None:
+    from picme_training.device import emulates_bf16, named
+
+    if settings.schedule.precision == "bf16" and emulates_bf16(named(device)):
+        print(
+            "precision 'bf16' is emulated on this CPU, several times slower than 'fp32': set"
+            ' precision = "fp32" under [schedule]',
+            file=sys.stderr,
+        )
 
 
 def _ended(last: Path, out: Path, given: _Given) -> dict[str, Any]:
