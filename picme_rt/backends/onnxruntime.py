@@ -23,6 +23,7 @@ from picme_rt.windows import Crop
 if TYPE_CHECKING:
     import onnxruntime
 
+_SPIN_US = "30"
 _TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _importing = threading.Lock()
 
@@ -128,8 +129,11 @@ def _session(
     options.log_severity_level = 4  # what fails is raised, not printed as well
     options.use_deterministic_compute = device.kind == "cuda"  # the CPU is so anyway
     options.intra_op_num_threads = threads  # said as a number, they are not tied to cores
-    # idle threads that spin fight with NumPy's between two decodes (docs/decisions.md)
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # a thread waits for the next of many small operators by spinning, not for longer: it would
+    # fight with NumPy's, and with whatever else runs here (docs/decisions.md)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # without the key above
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.strict_shape_type_inference", "1")
     try:
