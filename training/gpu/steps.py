@@ -115,7 +115,7 @@ def _measure_steps(config: RunConfig, device: torch.device, effort: timing.Effor
 
 
 def add_shares(result: Result, tflops: dict[str, dict[str, float]]) -> None:
-    """Puts the share of the measured matmul peak of the precision into each row that was measured."""
+    """Puts the share of the measured matmul peak into each row that was measured."""
     for row in result["rows"]:
         if row["outcome"] == "measured":
             reached = 2 * row["gmac"] / row["median_ms"]  # GFLOP a millisecond are TFLOP/s
