@@ -15,6 +15,7 @@ from twice import CORES
 
 import picme_rt
 from picme_rt import choices
+from picme_rt import engine as engines
 from picme_rt.turns import Turns
 
 # the same examples on every machine, however busy it is
@@ -73,6 +74,20 @@ def exported(tiny_model, tmp_path_factory):
         return Exported(model, path, json.loads(told.read_text()))
 
     return make
+
+
+@pytest.fixture
+def quick(exported, monkeypatch):
+    """Export takes graphs of the tiny `cats` engine, instead of tracing for seconds."""
+    from picme_export import graphs
+
+    made = exported("cats").path
+
+    def copy_graph(module, graph, path, *, target, half):
+        shutil.copy(made / "fp32" / path.name, path)
+        return engines.load(made).provenance["graphs"][path.stem]
+
+    monkeypatch.setattr(graphs, "to_onnx", copy_graph)
 
 
 @pytest.fixture(scope="session")

@@ -34,18 +34,6 @@ def tiny(request, exported):
     return exported(request.param)
 
 
-@pytest.fixture
-def quick(exported, monkeypatch):
-    """Export takes graphs of the tiny `cats` engine, instead of tracing for seconds."""
-    made = exported("cats").path
-
-    def copy_graph(module, graph, path, *, target, half):
-        shutil.copy(made / "fp32" / path.name, path)
-        return engines.load(made).provenance["graphs"][path.stem]
-
-    monkeypatch.setattr(graphs, "to_onnx", copy_graph)
-
-
 def graph_of(tiny, role):
     return onnx.load(tiny.path / "fp32" / f"{role}.onnx")
 

@@ -130,10 +130,11 @@ def _session(
     options.use_deterministic_compute = device.kind == "cuda"  # the CPU is so anyway
     options.intra_op_num_threads = threads  # said as a number, they are not tied to cores
     # a thread waits for the next of many small operators by spinning, not for longer: it would
-    # fight with NumPy's, and with whatever else runs here (docs/decisions.md)
+    # fight with NumPy's, and with whatever else runs here (docs/decisions.md); an ONNX Runtime
+    # that does not know the duration stops at a run's end
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # without the key above
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.strict_shape_type_inference", "1")
     try:

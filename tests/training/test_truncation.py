@@ -1,13 +1,11 @@
 """Means of primitives drawn nearer to those of others, in the weights."""
 
 import copy
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from picme_export import graphs
 from picme_rt.cli import main
 from picme_rt.errors import InputError
 from picme_training import checkpoint, truncation
@@ -79,20 +77,8 @@ def test_one_gaussian_has_nothing_to_be_drawn_to(preset):
         truncation.truncate(network(preset, 1), (1,), (0,))
 
 
-@pytest.fixture
-def model(exported, monkeypatch):
-    """A network whose export takes stored graphs, which are of it, instead of tracing."""
-    folded, engine, _ = exported("cats")
-
-    def stored(module, graph, path, *, target, half):
-        shutil.copy(engine / "fp32" / path.name, path)
-        return {}
-
-    monkeypatch.setattr(graphs, "to_onnx", stored)
-    return copy.deepcopy(folded)
-
-
-def test_a_run_and_its_engine_give_the_same_checkpoint(script, model, tmp_path, capsys):
+def test_a_run_and_its_engine_give_the_same_checkpoint(script, exported, quick, tmp_path, capsys):
+    model = copy.deepcopy(exported("cats").model)
     settings = RunConfig(model.config, ScheduleConfig(steps=9))
     said = checkpoint.Description(settings, 9, 90, None)
     checkpoint.save_weights(tmp_path / "run", said, model)
