@@ -116,6 +116,7 @@ def named(place: Path) -> Iterator[None]:
         parts = Path(str(exc.filename)).parts
         temporary = any(p.startswith(_PREFIX) and p.endswith(_SUFFIX) for p in parts)
         if exc.filename is None or temporary:
+            exc.strerror = exc.strerror or str(exc)  # a library's own may have a text alone
             exc.filename = str(place)
         raise
 

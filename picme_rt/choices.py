@@ -114,6 +114,18 @@ def read(engine: Bundle, packages: Sequence[str]) -> list[Measured]:
         return []
 
 
+def check(engine: Bundle, packages: Sequence[str]) -> None:
+    """Makes the folder that `write` writes to.
+
+    Raises:
+        OSError: Nothing can be written there.
+    """
+    import tempfile
+
+    with tempfile.TemporaryFile(dir=_prepared(_about(engine, packages)).parent):
+        pass
+
+
 def write(engine: Bundle, packages: Sequence[str], measured: Sequence[Measured]) -> Path:
     """Keeps what was measured, in place of what was there; gives the file.
 
@@ -123,14 +135,11 @@ def write(engine: Bundle, packages: Sequence[str], measured: Sequence[Measured])
     from picme_rt import atomic
 
     about = _about(engine, packages)
-    place = _place(about)
-    if place is None:
-        raise OSError("there is no home directory to keep choices in; set XDG_CACHE_HOME")
+    place = _prepared(about)
     entries = [
         {**dataclasses.asdict(one.settings), "milliseconds": one.milliseconds, "lower": one.lower}
         for one in measured
     ]
-    place.parent.mkdir(parents=True, exist_ok=True)
     atomic.sweep(place.parent)
     with atomic.file(place) as fresh:
         fresh.write_text(json.dumps({**about, "measured": entries}, indent=1), encoding="utf-8")
@@ -167,6 +176,15 @@ def _about(engine: Bundle, packages: Sequence[str]) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": cores(),
     }
+
+
+def _prepared(about: dict[str, Any]) -> Path:
+    """The file for it, in a folder that is there."""
+    place = _place(about)
+    if place is None:
+        raise OSError("there is no home directory to keep choices in; set XDG_CACHE_HOME")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
 
 
 def _place(about: dict[str, Any]) -> Path | None:

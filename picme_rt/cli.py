@@ -1,7 +1,9 @@
 """The command `picme`: a table of verbs, each module imported when its verb is called."""
 
 import argparse
+import codecs
 import importlib
+import io
 import os
 import sys
 from collections.abc import Container, Sequence
@@ -64,6 +66,9 @@ def make_parser(called: Container[str]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; gives the exit code: 0, 1 for an error, 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        codecs.register_error("picme.names", _as_it_is_or_escaped)
+        sys.stdout.reconfigure(errors="picme.names")
     try:
         parsed = make_parser(called=arguments[:1]).parse_args(arguments)
         parsed.run(parsed)
@@ -87,6 +92,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("picme: interrupted; what was finished is on disk", file=sys.stderr)
         return 130
     return 0
+
+
+def _as_it_is_or_escaped(exc: UnicodeError) -> tuple[str | bytes, int]:
+    """A name that is no text goes out as the bytes that it is; what has no bytes, escaped."""
+    try:
+        return codecs.lookup_error("surrogateescape")(exc)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(exc)
 
 
 def _fail(message: str) -> int:

@@ -8,6 +8,7 @@ what is copied back, so that each way is one copy.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -131,9 +132,10 @@ def bucket(n: int, most: int) -> int:
     return min(step, most)
 
 
-def shares(n: int, most: int) -> list[int]:
+def shares(n: int, most: int) -> Iterator[int]:
     """N as few parts of at most `most`, the largest first: runs for more than a plan takes."""
-    return [most] * (n // most) + ([n % most] if n % most else [])
+    for begin in range(0, n, most):
+        yield min(most, n - begin)
 
 
 def padded(size: int) -> int:

@@ -238,7 +238,8 @@ def open_model(path: Path, *, device: str, precision: str) -> DeviceModel:
         MissingPackageError: TensorRT or cuda-python is not installed.
         UnavailableError: There is no driver or GPU, or kernels are built without CUDA.
     """
-    if not (found := re.fullmatch(r"auto|cuda(:(\d{1,3}))?", device)):
+    named = device if isinstance(device, str) else ""  # it is a user's
+    if not (found := re.fullmatch(r"auto|cuda(:(\d{1,3}))?", named)):
         raise InputError(
             f"device must be auto, cuda or cuda:N with backend {BACKEND}, got {device!r}"
         )

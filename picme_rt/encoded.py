@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Generator, Iterator
 from typing import Literal, NamedTuple
@@ -191,8 +192,7 @@ class Encoded(Encoding):
             return Completions(done, indices, None, None)
         primitives, log_prob = np.empty(request.k, np.int32), np.empty(request.k, np.float32)
         every = _runs(request, backend.micro_batch)
-        for at in range(0, len(every), _RUNS):
-            runs = every[at : at + _RUNS]
+        while runs := list(itertools.islice(every, _RUNS)):
             begin, stop = runs[0].start, runs[-1].stop
             drawn = self._sample(request, begin, stop - begin)
             for part, sample in zip(self._parts, drawn, strict=True):
@@ -328,14 +328,15 @@ def encode(
     return Encoded(loaded, primitives, pixels.copy(), parts)
 
 
-def _runs(request: Request, size: int) -> list[range]:
-    """The latents of each run, by index.
+def _runs(request: Request, size: int) -> Iterator[range]:
+    """The latents of each run, by index; one after the other, for there may be billions.
 
     Always `size` of them, latent i in place i mod size: no picture's bits can depend on k or first,
     whatever a backend's arithmetic does with a place in a batch. The last index there is ends one.
     """
     first, end = request.first, request.first + request.k
-    return [range(at, min(at + size, _INDICES)) for at in range(first - first % size, end, size)]
+    for at in range(first - first % size, end, size):
+        yield range(at, min(at + size, _INDICES))
 
 
 def _asked(request: Request, run: range) -> range:

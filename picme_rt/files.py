@@ -28,7 +28,7 @@ _WRITING: dict[str, tuple[str, dict[str, Any]]] = {
 }
 FORMATS = tuple(_WRITING)
 """Of the files that are written; all but jpg keep every pixel."""
-_WEBP_SIDE = 16_383
+_SIDES = {".webp": 16_383, ".jpg": 65_500}  # of their libraries: libjpeg stops short of 65,535
 _OF_TIFF = (
     *(Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist),
     *(Base.HostComputer, Base.Copyright, Base.XResolution, Base.YResolution, Base.ResolutionUnit),
@@ -108,8 +108,8 @@ def read_mask(path: Path) -> Hole:
     A mask that is black everywhere is empty: results are copies.
 
     Raises:
-        InputError: The file is missing, damaged, has more than 8 bits, or transparent pixels; or it
-            is not black, and yet no grey value is over the threshold.
+        InputError: The file is missing, damaged, has more than 8 bits, transparent pixels or no
+            grey values; or it is not black, and yet no grey value is over the threshold.
     """
     opened, _ = _open(path)
     if images.alpha("mask", opened) is not None:
@@ -117,7 +117,7 @@ def read_mask(path: Path) -> Hole:
             f"mask must be opaque, got transparent pixels in {path}; paint the hole white, "
             "everything else black, and save it without alpha"
         )
-    grey = np.asarray(opened.convert("L"))
+    grey = np.asarray(images.converted(f"mask {path}", opened, "L"))
     if 0 < (largest := grey.max(initial=0)) <= MASK_THRESHOLD:
         raise InputError(
             f"mask must have grey over {MASK_THRESHOLD} in its hole, got at most {largest} in "
@@ -176,9 +176,10 @@ def check_format(path: Path, photograph: Photograph) -> None:
     Raises:
         InputError: It cannot.
     """
-    if path.suffix == ".webp" and max(photograph.pixels.shape) > _WEBP_SIDE:
+    most = _SIDES.get(path.suffix)
+    if most is not None and max(photograph.pixels.shape) > most:
         raise InputError(
-            f"a webp must have sides of at most {_WEBP_SIDE} pixels, got "
+            f"a {path.suffix[1:]} must have sides of at most {most} pixels, got "
             f"{photograph.pixels.shape[:2]} for {path}; choose png"
         )
     if path.suffix == ".jpg" and photograph.alpha is not None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import queue
 import time
 from collections import Counter
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from picme_rt import files, pipeline, sheet
-from picme_rt.encoded import Request, check_size
+from picme_rt.encoded import Request
 from picme_rt.errors import InputError
 from picme_rt.images import Image
 from picme_rt.pipeline import GoOn
@@ -18,6 +19,8 @@ from picme_rt.session import Session
 
 MOST = 10_000
 """Results of one picture on disk."""
+NAME_BYTES = 255
+"""Of a file's name, on the file systems of today."""
 
 
 class Task(NamedTuple):
@@ -56,6 +59,19 @@ class Task(NamedTuple):
     def paths(self) -> list[Path]:
         """`results` and the sheet."""
         return [*self.results, self.sheet]
+
+    def check_names(self) -> None:
+        """Refuses a picture whose files could not be written.
+
+        Raises:
+            InputError: A name of theirs is too long.
+        """
+        name = max(self._result(self.k - 1, self.format).name, self.sheet.name, key=len)
+        if (size := len(os.fsencode(name))) > NAME_BYTES:
+            raise InputError(
+                f"names of results must have at most {NAME_BYTES} bytes, got {size} in {name}; "
+                "rename the picture"
+            )
 
     def existing(self) -> list[Path]:
         """Those of its files that are there; a file that is there is whole (atomic.py)."""
@@ -112,15 +128,7 @@ def pair(image: Path, masks: Path) -> Path:
             several.
     """
     _check_there(image, masks)
-    if not masks.is_dir():
-        return masks
-    found = [p for suffix in files.SUFFIXES for p in _named(masks, image.stem, suffix)]
-    if len(found) != 1:
-        names = f"{len(found)}: " + ", ".join(p.name for p in found) if found else "none"
-        raise InputError(
-            f"{masks} must hold one mask named {image.stem} (.png, .jpg, ...), got {names}"
-        )
-    return found[0]
+    return _mask_of(image, masks, _by_stem(masks)) if masks.is_dir() else masks
 
 
 def _check_there(images: Path, masks: Path) -> None:
@@ -129,8 +137,23 @@ def _check_there(images: Path, masks: Path) -> None:
             raise InputError(f"there is no {what} or folder {place}")
 
 
-def _named(folder: Path, stem: str, suffix: str) -> list[Path]:
-    return [p for s in (suffix, suffix.upper()) if (p := folder / f"{stem}{s}").is_file()]
+def _by_stem(masks: Path) -> dict[str, list[Path]]:
+    """The masks of a folder by what their names begin with, listed once."""
+    found: dict[str, list[Path]] = {}
+    for place in sorted(masks.iterdir()):
+        if place.suffix.lower() in files.SUFFIXES and place.is_file():
+            found.setdefault(place.stem, []).append(place)
+    return found
+
+
+def _mask_of(image: Path, masks: Path, by_stem: dict[str, list[Path]]) -> Path:
+    found = by_stem.get(image.stem, [])
+    if len(found) != 1:
+        names = f"{len(found)}: " + ", ".join(p.name for p in found) if found else "none"
+        raise InputError(
+            f"{masks} must hold one mask named {image.stem} (.png, .jpg, ...), got {names}"
+        )
+    return found[0]
 
 
 def tasks(images: Path, masks: Path, out: Path, k: int, form: str) -> list[Task | Failure]:
@@ -154,6 +177,7 @@ def tasks(images: Path, masks: Path, out: Path, k: int, form: str) -> list[Task 
     if not names:
         raise InputError(f"{images} holds no picture ({', '.join(files.SUFFIXES)})")
     stems = Counter(Path(name).stem for name in names)
+    by_stem = _by_stem(masks) if masks.is_dir() else None
     found: list[Task | Failure] = []
     for name in names:
         image = images / name
@@ -162,7 +186,10 @@ def tasks(images: Path, masks: Path, out: Path, k: int, form: str) -> list[Task 
             found.append(Failure(image, reason))
             continue
         try:
-            found.append(Task(image, pair(image, masks), out, k, form))
+            mask = masks if by_stem is None else _mask_of(image, masks, by_stem)
+            task = Task(image, mask, out, k, form)
+            task.check_names()
+            found.append(task)
         except InputError as exc:
             found.append(Failure(image, str(exc)))
     return found
@@ -188,7 +215,6 @@ def complete(
     began = time.perf_counter()
     photograph, hole = files.read_pair(task.image, task.mask)
     img = photograph.pixels
-    check_size(img.shape, task.k)
     paths = task.results
     shown = photograph.opaque_in(hole)
     files.check_format(paths[0], shown)
@@ -198,7 +224,13 @@ def complete(
 
     def pictures() -> Iterator[Image]:
         for path in paths[:done]:
-            yield files.read_photograph(path).on_white()
+            kept = files.read_photograph(path).on_white()
+            if kept.shape != img.shape:
+                raise InputError(
+                    f"{path} must have the size of {task.image}, {img.shape[:2]}, got "
+                    f"{kept.shape[:2]}: the picture has changed since; delete its results"
+                )
+            yield kept
         if done == task.k:
             return
         rest = request._replace(k=task.k - done, first=done)

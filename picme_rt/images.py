@@ -17,8 +17,10 @@ Alpha = NDArray[np.uint8]
 Float = NDArray[np.float32]
 
 MAX_SIDE = 65_535
-"""Longest side of a picture in pixels, JPEG's own limit: beyond it resizing tables get absurd."""
+"""Longest side of a picture in pixels, as JPEG's header has it: beyond it resizing tables get
+absurd."""
 
+_HEAD_BYTES = 1 << 16  # of a JPEG 2000 file: profiles and other boxes come first
 _FROM_FLOATS = "(img * 255).round().astype('uint8') for values in 0..1"
 _FROM_INTEGERS = (
     "np.uint8(img) for values in 0..255, (img / 257).round().astype('uint8') for values in 0..65535"
@@ -135,12 +137,32 @@ def is_deep(img: PilImage) -> bool:
     if img.mode.startswith(("I", "F")):
         return True
     tiles = getattr(img, "tile", ())  # of a file that is not loaded yet: how it will be decoded
-    return any(_drops_half(tile[0], tile[3]) for tile in tiles)
+    return any(_drops_half(img, tile[0], tile[3]) for tile in tiles)
 
 
-def _drops_half(codec: str, arguments: object) -> bool:
+def _drops_half(img: PilImage, codec: str, arguments: object) -> bool:
     mode, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
+    if codec == "jpeg2k":
+        return _bits_of_jpeg2000(img) > 8
+    if codec in ("SGI16", "sgi_rle"):
+        return codec == "SGI16" or rest[-1] > 1
     return ";16" in str(mode) or (codec.startswith("ppm") and rest[-1] > 255)
+
+
+def _bits_of_jpeg2000(img: PilImage) -> int:
+    """The most bits of its channels: PIL gives 8 where there are several, and tells nobody."""
+    file = img.fp  # type: ignore[attr-defined]  # of a file that is not loaded yet
+    place = file.tell()
+    file.seek(0)
+    head = file.read(_HEAD_BYTES)
+    file.seek(place)
+    # the size segment of the codestream (ISO 15444-1, A.5.1) ends with 3 bytes for each channel
+    begin = head.find(b"\xff\x4f\xff\x51")
+    if begin < 0:
+        return 8
+    channels = int.from_bytes(head[begin + 40 : begin + 42], "big")
+    bits = head[begin + 42 : begin + 42 + 3 * channels : 3]
+    return 1 + max((one & 0x7F for one in bits), default=7)
 
 
 def alpha(name: str, img: PilImage) -> Alpha | None:
@@ -151,7 +173,7 @@ def alpha(name: str, img: PilImage) -> Alpha | None:
     """
     if not getattr(img, "has_transparency_data", False):
         return None
-    found = np.asarray(_converted(name, img, "RGBA").getchannel("A"))
+    found = np.asarray(converted(name, img, "RGBA").getchannel("A"))
     return None if (found == 255).all() else found
 
 
@@ -161,10 +183,15 @@ def as_rgb(img: PilImage) -> PilImage:
     Raises:
         InputError: The image cannot be read to its end, or has no RGB.
     """
-    return img if img.mode == "RGB" else _converted("img", img, "RGB")
+    return img if img.mode == "RGB" else converted("img", img, "RGB")
 
 
-def _converted(name: str, img: PilImage, mode: str) -> Any:
+def converted(name: str, img: PilImage, mode: str) -> Any:
+    """A PIL image in another mode; `name` is what the error calls it.
+
+    Raises:
+        InputError: The image cannot be read to its end, or has no such values.
+    """
     try:
         return img.convert(mode)
     except (OSError, ValueError) as exc:  # its file is cut short, it was closed, mode LAB

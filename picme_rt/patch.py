@@ -23,10 +23,12 @@ FEWEST = 60  # least keys of a level that is coarser than the picture
 PASSES = (8, 6, 4, 3, 2, 2, 1)  # searches and votes a level, from the coarsest; then the last
 ROUNDS = 3  # of PatchMatch a pass
 EXACT = 1 << 21  # most pairs of query and key that are compared one by one
+BEGIN = 1 << 24  # likewise at the coarsest level, where prices count; 64 MB of distances
 ALPHA = 30_000.0  # of the normalised distance, in units of d
 NOISE = 30.0  # levels, standard deviation at the coarsest level
 FIELD = (4, 4)  # places of the field of prices
 PRICE = 1.0  # what a key costs more by one standard deviation of it
+DEAREST = 999_999.0  # what a key costs at most
 KNOWN = 4  # weight of a known pixel in a query, where one of the hole counts 1
 TRUST = np.float32(1.3)  # a query's vote counts so much less a pixel deeper in the hole
 
@@ -125,6 +127,8 @@ def complete(prepared: Prepared, seed: int, index: int, temperature: float) -> F
             found = _lifted(prepared.levels[-number], level, found)
             current = level.known.copy()
             _vote(level, found, level.trust, current)
+        elif len(level.queries) * len(level.keys) > BEGIN:
+            found = _any_keys(level)  # a mesh leaves no keys at half the size
         place = _SEARCH_PLACE + number * PASSES[0] * ROUNDS
         for _ in range(PASSES[min(number, len(PASSES) - 1)]):
             pixels = np.zeros((*level.hole.shape, 4), np.int16)
@@ -163,7 +167,7 @@ def _prices(level: Level, seed: int, index: int, temperature: float) -> NDArray[
     rows = resample.taps(FIELD[0], height, "triangle")
     columns = resample.taps(FIELD[1], width, "triangle")
     smooth = np.abs(resample.apply(field, rows, columns)).ravel()[level.keys]
-    return 1.0 + PRICE * temperature * smooth.astype(np.float64)
+    return np.minimum(1.0 + PRICE * temperature * smooth.astype(np.float64), DEAREST)
 
 
 def _level(known: Float, hole: Hole) -> Level:
@@ -266,9 +270,14 @@ def _lifted(coarse: Level, fine: Level, found: Places) -> Places:
     new_x = x + ((key_x - at_x) * width * 2 + columns) // (2 * columns)
     new_y, new_x = new_y.clip(REACH, height - REACH - 1), new_x.clip(REACH, width - REACH - 1)
     good = (query >= 0) & fine.valid[new_y, new_x]
-    # where that is no key: any, the same for every result; search mends it
-    other = fine.keys[np.arange(len(good), dtype=np.int64) * 40503 % len(fine.keys)]
-    return np.where(good, new_y * width + new_x, other).astype(np.int32)
+    # where that is no key: any; search mends it
+    return np.where(good, new_y * width + new_x, _any_keys(fine)).astype(np.int32)
+
+
+def _any_keys(level: Level) -> Places:
+    """A key for each query, spread over the picture, the same for every result."""
+    places = np.arange(len(level.queries), dtype=np.int64) * 40503 % len(level.keys)
+    return level.keys[places]
 
 
 def _nearness(distance: Places) -> Float:

@@ -219,6 +219,16 @@ def test_bench_says_that_patch_mode_is_no_engine(capsys):
     assert capsys.readouterr().err.startswith("picme: picme bench times engines, got patch, which")
 
 
+def test_bench_tune_finds_out_first_that_choices_cannot_be_kept(
+    path, capsys, monkeypatch, tmp_path
+):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tuning, "tune", lambda *_, **__: pytest.fail("measured for nothing"))
+    assert bench(path, "--tune") == 1
+    assert "Not a directory" in capsys.readouterr().err
+
+
 def test_tune_lower_lets_auto_be_another_precision(path, capsys, monkeypatch):
     asked = []
 

@@ -1,5 +1,6 @@
 """The command line: what it writes, what it says, how it ends."""
 
+import io
 import json
 import os
 import shutil
@@ -100,6 +101,25 @@ def test_an_empty_mask_is_reported_with_null(disk, engine, capsys):
     assert len(results) == 6
     assert {(one["primitive"], one["log_prob"]) for one in results} == {(None, None)}
     assert (read("o/cat_05.png") == disk[0]).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text on other systems")
+@pytest.mark.parametrize(
+    ("encoding", "name", "printed"),
+    [
+        ("utf-8", b"caf\xe9", b"caf\xe9"),  # of Latin 1
+        ("ascii", "\N{CJK UNIFIED IDEOGRAPH-732B}".encode(), rb"\u732b"),
+    ],
+)
+def test_any_name_is_printed_as_it_is_or_escaped(
+    disk, engine, monkeypatch, encoding, name, printed
+):
+    picture = os.fsdecode(name + b".png")
+    shutil.copyfile("cat.png", picture)
+    out = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    assert picme("complete", picture, "mask.png", "-o", "o", "-k", 1, "--engine", engine) == 0
+    assert out.buffer.getvalue() == b"o/%b_00.png\no/%b_sheet.png\n" % (printed, printed)
 
 
 def test_grey_over_127_of_a_mask_file_is_hole(disk, engine):

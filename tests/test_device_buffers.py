@@ -59,7 +59,7 @@ def test_buckets_are_few_hold_all_and_waste_a_third_at_most():
 
 @pytest.mark.parametrize(("n", "parts"), [(1, [1]), (16, [16]), (17, [16, 1]), (40, [16, 16, 8])])
 def test_more_than_a_plan_takes_are_several_runs(n, parts):
-    assert shares(n, 16) == parts
+    assert list(shares(n, 16)) == parts
 
 
 def test_packed_canvases_have_room_for_others():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from PIL import ImageCms
 
-from picme_rt import files
+from picme_rt import files, images
 from picme_rt.errors import InputError
 from picme_rt.files import Photograph
 
@@ -35,6 +35,12 @@ def png(width, height, depth, colour, channels, samples):
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks
     )
+
+
+def sgi(*, packed):
+    """Two bytes a channel; packed, only its header is right."""
+    header = bytes([1, 0xDA, packed, 2]) + np.array([3, 4, 4, 3], ">u2").tobytes()
+    return header.ljust(2048, b"\0")
 
 
 # Reading pictures
@@ -75,6 +81,16 @@ def test_other_files_of_16_bits_are_refused(tmp_path):
     (tmp_path / "b.pgm").write_bytes(b"P5 2 1 65535\n" + bytes(4))
     Pillow.new("I;16", (4, 4)).save(tmp_path / "c.tif")
     Pillow.new("F", (4, 4)).save(tmp_path / "d.tif")
+    (tmp_path / "e.rgb").write_bytes(sgi(packed=False))
+    with Pillow.open(io.BytesIO(sgi(packed=True))) as opened:
+        assert images.is_deep(opened)
+    for suffix in ("j2k", "jp2"):
+        path = tmp_path / f"f.{suffix}"
+        Pillow.new("RGB", (8, 8)).save(path)
+        files.read_picture(path)
+        written = bytearray(path.read_bytes())
+        written[written.index(b"\xff\x4f\xff\x51") + 42] = 15  # bits of the first channel, less 1
+        path.write_bytes(written)
     for path in tmp_path.iterdir():
         with pytest.raises(InputError, match="8 bits a channel"):
             files.read_picture(path)
@@ -455,6 +471,9 @@ def test_a_format_that_cannot_hold_the_picture_says_so(tmp_path):
     wide = np.zeros((1, 16_384, 3), np.uint8)
     with pytest.raises(InputError, match=r"at most 16383 pixels, got \(1, 16384\).*choose png"):
         files.write_picture(tmp_path / "a.webp", Photograph(wide, None, None))
+    wide = np.zeros((1, 65_501, 3), np.uint8)
+    with pytest.raises(InputError, match=r"a jpg must have sides of at most 65500 .*choose png"):
+        files.write_picture(tmp_path / "a.jpg", Photograph(wide, None, None))
     with pytest.raises(InputError, match=r"a\.jpg cannot be written.*choose png"):
         files.write_picture(tmp_path / "a.jpg", Photograph(RGB, b"Exif\0\0" + bytes(70_000), None))
     with pytest.raises(InputError, match=r"jpg holds no alpha.*a\.jpg.*choose png or webp"):

@@ -120,6 +120,49 @@ def test_bad_files_are_named_at_the_end_and_the_rest_is_done(disk, picme, capsys
     assert names(disk / "out") == sorted([*RESULTS, run_record.NAME])
 
 
+def test_a_mask_without_grey_and_a_name_too_long_are_failures_of_their_pictures(
+    disk, picme, capsys
+):
+    Pillow.new("LAB", (60, 40)).save(disk / "masks" / "a.tif")
+    (disk / "masks" / "a.png").unlink()
+    long = "\N{CJK UNIFIED IDEOGRAPH-56FE}" * 83  # 249 bytes, and 4 of .png
+    for folder_of in ("photos", "masks"):
+        (disk / folder_of / f"{long}.png").write_bytes((disk / folder_of / "b.png").read_bytes())
+    assert picme() == 1
+    out, err = capsys.readouterr()
+    assert out.split() == ["out/b_sheet.png", "out/c_sheet.png"]
+    *lines, last = err.splitlines()
+    assert last == "picme: 2 of 4 pictures could not be completed"
+    assert len(lines) == 2
+    for says in (
+        "names of results must have at most 255 bytes, got 259 in",
+        "mask masks/a.tif cannot be converted to L: conversion from LAB",
+    ):
+        assert any(says in line for line in lines)
+
+
+def test_a_mask_is_found_whatever_the_case_of_its_suffix(disk, picme):
+    (disk / "masks" / "a.png").rename(disk / "masks" / "a.Png")
+    (disk / "masks" / "b.png").rename(disk / "masks" / "b.PNG")
+    assert picme() == 0
+
+
+def test_a_picture_that_has_changed_its_size_is_not_resumed(disk, picme, capsys):
+    assert picme() == 0
+    (disk / "out" / "a_sheet.png").unlink()
+    for folder_of in ("photos", "masks"):
+        (disk / folder_of / "a.png").write_bytes((disk / folder_of / "b.png").read_bytes())
+    capsys.readouterr()
+    assert picme("--resume") == 1
+    says = "out/a_00.png must have the size of photos/a.png, (70, 50), got (40, 60): the picture"
+    assert says in capsys.readouterr().err
+
+
+def test_results_on_disk_may_be_larger_than_those_of_one_call(disk, picme, monkeypatch):
+    monkeypatch.setattr(encoded, "RESULT_BYTES", 1000)
+    assert picme() == 0
+
+
 def test_two_masks_of_one_name_are_refused(disk):
     (disk / "masks" / "a.JPG").write_bytes(b"")
     with pytest.raises(InputError, match=r"one mask named a .*got 2: a\.JPG, a\.png"):

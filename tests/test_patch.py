@@ -169,3 +169,30 @@ def test_the_ring_beside_known_pixels_is_drawn_on_from_them_and_no_other_pixel()
     np.testing.assert_allclose(jump(current), left * jump(before), rtol=0, atol=1e-3)
     mirrored = current[:, ::-1]
     np.testing.assert_allclose(jump(mirrored), left * jump(before[:, ::-1]), rtol=0, atol=1e-3)
+
+
+def test_a_mesh_that_leaves_no_keys_at_half_the_size_is_filled_without_comparing_all(monkeypatch):
+    """Every pair of a patch of the mesh and a known one would be 4 bytes and a comparison."""
+    pairs, nearest = [], patch_search.nearest
+
+    def counted(picture, keys, *rest):
+        pairs.append(len(picture.queries) * len(keys))
+        return nearest(picture, keys, *rest)
+
+    monkeypatch.setattr(patch_search, "nearest", counted)
+    img, hole = stripes(160, 160), np.zeros((160, 160), bool)
+    hole[::13] = hole[:, ::13] = True
+    (level,) = patch.prepare(img, hole).levels
+    assert len(level.queries) * len(level.keys) > patch.BEGIN
+    first, second = (finished(img, hole, index=index)[0] for index in (0, 1))
+    assert all(count <= patch.EXACT for count in pairs)
+    assert first.tobytes() == finished(img, hole)[0].tobytes()
+    assert (first[hole] != second[hole]).any()
+    assert (first[~hole] == img[~hole]).all()
+    mean = np.abs(img[hole] - img[~hole].mean(0)).mean()
+    assert np.abs(first[hole] - img[hole]).mean() < 0.6 * mean
+
+
+def test_any_temperature_is_a_price():
+    made, _ = finished(stripes(), middle(), temperature=1e12)
+    assert np.isfinite(made).all()

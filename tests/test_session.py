@@ -337,7 +337,7 @@ def test_a_k_that_would_not_fit_is_refused_before_memory_is_taken(session, pictu
 
 def test_stream_has_no_such_limit(session, picture):
     assert 10**7 * picture[0].size > encoded.RESULT_BYTES
-    results = session.stream(*picture, k=10**7)
+    results = session.stream(*picture, k=2**32)
     assert next(results).index == 0
     results.close()
 

@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     loaded = engine.load(arguments.engine)
     tuned = None
     if arguments.tune:
+        choices.check(loaded, backends.BACKENDS)  # now, not after minutes
         measured = tuning.tune(
             loaded, lower=arguments.lower, progress=lambda pairs: tqdm(pairs, disable=None)
         )

@@ -93,7 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
         "--force", action="store_true",
-        help="begin anew: an earlier run's results go first, whatever its options were",
+        help="begin anew: an earlier run's results go first, whatever its options were; of one "
+        "picture without its sheet, which is written last, those of today's -k and --format",
     )  # fmt: skip
     there.add_argument(
         "--resume", action="store_true", help="go on with a folder: what is there stays"
