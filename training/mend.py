@@ -2,8 +2,8 @@
 
 python training/mend.py CONFIG OUT FROM --data cats256/train --lpips-weights lpips.safetensors
 
-Of the worst, of all the others turned, and of these upright, which it keeps drawing as before,
-CONFIG's `batch` are in a step each. Needs torchmetrics: pip install '.[train,evaluate]'.
+Of the worst, of all the others turned, twice, and of these upright, which it keeps drawing as
+before, CONFIG's `batch` are in a step each. Needs torchmetrics: pip install '.[train,evaluate]'.
 """
 
 import argparse
@@ -57,9 +57,9 @@ def _steps(begun: fine_tuning.Begun, given: argparse.Namespace) -> Iterator[mend
         schedule=dataclasses.replace(schedule, seed=schedule.seed + 1),
         augment=dataclasses.replace(settings.augment, turn=min(UPRIGHT, settings.augment.turn)),
     )
-    taught = [data.Batches(pixels[rows], settings) for rows in (worst, others)]
+    taught = data.Batches(pixels[worst], settings), data.Batches(pixels[others], settings)
     kept = data.Batches(pixels[others], upright)
-    return mending.mend(model, judge, taught, kept, lpips, schedule, settings.loss)
+    return mending.mend(model, judge, *taught, kept, lpips, schedule, settings.loss)
 
 
 if __name__ == "__main__":
