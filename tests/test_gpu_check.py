@@ -393,3 +393,10 @@ def test_a_program_that_draws_other_numbers_is_found_out(gpu_check, tmp_path):
     assert not found["exp, seed 0"]["pass"]
     assert found["exp, seed 0"]["differ"] > 900
     assert all(check["pass"] for name, check in found.items() if name != "exp, seed 0")
+
+
+def test_a_part_whose_package_is_missing_is_one_line(gpu_check, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(gpu_check.MODULES, "decode", "gpu.of_another_day")
+    assert gpu_check.main(["decode", *TINY, "--out", str(tmp_path / "report.json")]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("gpu-check: decode needs gpu.of_another_day, which this python3 lacks")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from picme_rt.errors import InputError, PicmeError
-from picme_training import checkpoint
+from picme_training import averaging, checkpoint
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,8 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         parts = [_part(text) for text in arguments.parts]
         places = [checkpoint.find(Path(run)) for run, _ in parts]
-        print(checkpoint.average(arguments.out, places, [share for _, share in parts]))
-    except PicmeError as exc:
+        print(averaging.average(arguments.out, places, [share for _, share in parts]))
+    except (PicmeError, OSError) as exc:
         print(f"average.py: {exc}", file=sys.stderr)
         return 1
     return 0

@@ -89,11 +89,15 @@ def runs_of(plan: Path, rows: list[str] | None, pictures: int | None) -> list[Ru
     found = []
     for name in rows or tables:
         table = tables[name]
+        if not isinstance(table, dict):
+            raise InputError(f"{name} must be a table of a row, got {table!r}")
         if set(table) - {"set"} != {"config", "seeds", "pictures"}:
             raise InputError(f"[{name}] must have config, seeds and pictures, got {sorted(table)}")
+        if type(table["pictures"]) is not int or not isinstance(table["seeds"], list):
+            raise InputError(f"[{name}] must have pictures, a number, and seeds, a list of numbers")
         base = config.load(CONFIGS / f"{table['config']}.toml").to_dict()
         for part, values in table.get("set", {}).items():
-            base[part] = {**base.get(part, {}), **values}
+            base[part] = base.get(part, {}) | values if isinstance(values, dict) else values
         budget = pictures or table["pictures"]
         steps = math.ceil(budget / base["schedule"]["batch"])
         every = max(1, min(base["schedule"]["evaluate_every"], steps))

@@ -38,14 +38,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         machine = _machine(arguments.device)
         report = _opened(arguments.out, machine, arguments)
+        for part in dict.fromkeys(parts):
+            if part in report["parts"] and not arguments.force:
+                print(f"gpu-check: {part} is in {arguments.out}, kept", file=sys.stderr)
+                continue
+            _measure(part, report, arguments)
     except Refused as exc:
         print(f"gpu-check: {exc}", file=sys.stderr)
         return 1
-    for part in dict.fromkeys(parts):
-        if part in report["parts"] and not arguments.force:
-            print(f"gpu-check: {part} is in {arguments.out}, kept", file=sys.stderr)
-            continue
-        _measure(part, report, arguments)
     return _tell(report)
 
 

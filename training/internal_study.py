@@ -77,15 +77,18 @@ def given(name: str) -> Photograph:
 
 def trained(shown: Photograph, settings: Settings, folder: Path) -> tuple[list[Frozen], float]:
     """The pyramid of a run, trained or taken up, and the CPU seconds that it took in all."""
-    spent = folder / "seconds.json"
-    before = json.loads(spent.read_text()) if spent.is_file() else 0.0
+    kept, finished = folder / "seconds.json", folder / "finished"
+    spent: float = json.loads(kept.read_text()) if kept.is_file() else 0.0
     begin = time.process_time()
     resume = (folder / "run.json").is_file()
-    scales = run.learn(shown.img, shown.hole, settings, folder, resume=resume)
-    if not spent.is_file():
-        before = time.process_time() - begin
-        spent.write_text(json.dumps(before))
-    return scales, before
+    try:
+        scales = run.learn(shown.img, shown.hole, settings, folder, resume=resume)
+    finally:  # one who is stopped goes on later
+        if not finished.exists():
+            spent += time.process_time() - begin
+            kept.write_text(json.dumps(spent))
+    finished.touch()
+    return scales, spent
 
 
 def blended(made: np.ndarray, shown: Photograph) -> np.ndarray:

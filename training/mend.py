@@ -9,7 +9,7 @@ before, CONFIG's `batch` are in a step each. Needs torchmetrics: pip install '.[
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import torch
@@ -36,7 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     return fine_tuning.run("mend.py", _steps, parser.parse_args(argv))
 
 
-def _steps(begun: fine_tuning.Begun, given: argparse.Namespace) -> Iterator[mending.Step]:
+def _steps(
+    begun: fine_tuning.Begun, given: argparse.Namespace
+) -> Generator[mending.Step, None, None]:
     settings, model, pixels, lpips = begun.settings, begun.model, begun.pixels, begun.lpips
     schedule, count = settings.schedule, len(pixels)
     if not 1 <= given.worst < count:

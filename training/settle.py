@@ -7,7 +7,7 @@ Needs torchmetrics: pip install '.[train,evaluate]'.
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from picme_training import data, fine_tuning, settling
 
@@ -22,7 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     return fine_tuning.run("settle.py", _steps, parser.parse_args(argv))
 
 
-def _steps(begun: fine_tuning.Begun, given: argparse.Namespace) -> Iterator[settling.Step]:
+def _steps(
+    begun: fine_tuning.Begun, given: argparse.Namespace
+) -> Generator[settling.Step, None, None]:
     batches, schedule = data.Batches(begun.pixels, begun.settings), begun.settings.schedule
     return settling.settle(begun.model, batches, begun.lpips, schedule, given.similarity)
 

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         print(truncation.write(given.out, given.source, given.keep, given.towards))
-    except PicmeError as exc:
+    except (PicmeError, OSError) as exc:
         print(f"truncate.py: {exc}", file=sys.stderr)
         return 1
     return 0

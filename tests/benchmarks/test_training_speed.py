@@ -14,7 +14,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torch.nn import functional as F
 
-from picme_training import config, losses
+from picme_training import config, losses, seeds
 from picme_training.algorithm import Noise, shifted
 from picme_training.blocks import Attention, ResidualDown, ResidualUp
 from picme_training.device import emulates_bf16
@@ -65,7 +65,7 @@ def straightforward(trainer: Trainer, image: Tensor, hole: Tensor) -> dict[str, 
     for module in (*model.modules(), *judge.modules()):
         module.training = not isinstance(module, FUSED)
     weights = run.loss
-    generator = torch.Generator().manual_seed(run.schedule.seed * 2**32 + trainer.step)
+    generator = torch.Generator().manual_seed(seeds.word(run.schedule.seed, trainer.step))
     noise = Noise.draw(len(image), model.latent_dim, generator)
     judge.requires_grad_(False)
 

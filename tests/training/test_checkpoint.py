@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from picme_rt.errors import InputError
-from picme_training import checkpoint, dataset
+from picme_training import averaging, checkpoint, dataset
 from picme_training.config import LossConfig, NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.loop import Trainer
+from picme_training.networks import Picme
 
 FILES = ("discriminator", "ema", "model", "optimizer")
 
@@ -355,13 +356,25 @@ def test_an_average_with_weights_alone_is_weights_alone(photographs, trainer, tm
     other = checkpoint.save_weights(tmp_path / "other", said, two.ema)
     for places in ([one, other], [other, one]):
         run = tmp_path / f"from_{places[0].parent.parent.name}"
-        place = checkpoint.average(run, places, [0.5, 0.5])
+        place = averaging.average(run, places, [0.5, 0.5])
         assert {path.name for path in place.iterdir()} == {"checkpoint.json", "ema.safetensors"}
         mean = checkpoint.tensors(place, "ema")
         first, second = (checkpoint.tensors(each, "ema") for each in places)
         for name, value in mean.items():
             if value.is_floating_point():
                 torch.testing.assert_close(value, (first[name] + second[name]) / 2)
+
+
+def test_an_average_with_weights_that_have_no_statistics_has_none(photographs, trainer, tmp_path):
+    one, fresh = save(tmp_path / "one", trainer), Picme(trainer.config.network)
+    assert fresh.whiten.num_batches_tracked == 0
+    other = checkpoint.save_weights(tmp_path / "other", checkpoint.describe(one), fresh)
+    for places in ([one, other], [other, one]):
+        run = tmp_path / f"from_{places[0].parent.parent.name}"
+        mean = checkpoint.tensors(averaging.average(run, places, [0.5, 0.5]), "ema")
+        assert mean["whiten.num_batches_tracked"] == 0
+        assert not mean["whiten.running_mean"].any()
+        assert (mean["whiten.running_var"] == 1).all()
 
 
 def test_what_cannot_be_averaged_is_one_line(photographs, trainer, tmp_path, capsys, load_script):
@@ -376,6 +389,7 @@ def test_what_cannot_be_averaged_is_one_line(photographs, trainer, tmp_path, cap
         ([f"{one}=0.5", f"{one}=nan"], "0 or more and sum to 1, got [0.5, nan]"),
         ([f"{one}=half", f"{one}=0.5"], "RUN=SHARE, got"),
         ([f"{one}=0.5", f"{other}=0.5"], "is of another network than"),
+        ([f"{other}=0.5", f"{other}=0.5"], "without spectral norm, preset 'cats', got preset 'pic"),
         ([f"{tmp_path}=0.5", f"{one}=0.5"], "neither a checkpoint nor a run"),
     ):
         assert script.main([str(tmp_path / "out"), *parts]) == 1
@@ -384,4 +398,4 @@ def test_what_cannot_be_averaged_is_one_line(photographs, trainer, tmp_path, cap
         assert said in stderr
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="holds a run; name another folder"):
-        checkpoint.average(tmp_path / "one", [one, one], [0.5, 0.5])
+        averaging.average(tmp_path / "one", [one, one], [0.5, 0.5])

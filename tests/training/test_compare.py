@@ -82,6 +82,10 @@ def test_another_budget_changes_steps_and_name(compare):
     [
         ("[a", "is no file of rows"),
         ('[a]\nconfig = "cats64"\nseeds = [0]', "must have config, seeds and pictures"),
+        ("a = 3", "a must be a table of a row, got 3"),
+        ('[a]\nconfig = "cats64"\nseeds = 3\npictures = 9', "seeds, a list of numbers"),
+        ('[a]\nconfig = "cats64"\nseeds = [0]\npictures = "x"', "must have pictures, a number"),
+        ('[a]\nconfig = "cats64"\nseeds = [0]\npictures = 9\nset.framing = 3', "framing"),
         ('[a]\nconfig = "none"\nseeds = [0]\npictures = 9', "there is no configuration file"),
         ('[a]\nconfig = "cats64"\nseeds = [0]\npictures = 9\nset.loss.x = 1', "unknown key 'x'"),
     ],

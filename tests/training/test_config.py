@@ -121,7 +121,7 @@ def test_a_value_of_another_type_is_refused(table, key, value, kind):
         config.from_dict(with_value(table, key, value))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400])
 def test_a_number_that_is_not_finite_is_refused(value):
     with pytest.raises(InputError, match=rf"\[schedule\] lr must be a finite number, got {value}"):
         config.from_dict(with_value("schedule", "lr", value))

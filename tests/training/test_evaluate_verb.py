@@ -136,6 +136,7 @@ def test_what_cannot_be_measured_is_one_line(evaluate, tmp_path, capsys):
         ({}, ("--holes", 2), "masks centre give one hole a picture"),
         ({}, ("--holes", 0), "--holes must be at least 1, got 0"),
         ({}, ("--size", 8), "--size must be at least 16 pixels, got 8"),
+        ({}, ("--size", 16, "--lpips-weights", "w"), "--size must be at least 17 pixels, got 16"),
         ({}, ("--limit", 3), "at least 4 pictures, got 3"),
         ({}, ("-k", 1), "samples must be at least 2"),
         ({}, ("--baselines", "median"), "baselines must be of telea, mean"),

@@ -1,9 +1,12 @@
 """The scripts that train a network further by LPIPS, each on a tiny checkpoint."""
 
+import contextlib
+
 import pytest
 import torch
 
-from picme_training import checkpoint, discriminator, engine_weights, mending
+from picme_rt.errors import InputError
+from picme_training import checkpoint, discriminator, engine_weights, fine_tuning, mending
 from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.networks import Picme
 
@@ -80,6 +83,7 @@ def test_a_judge_that_is_none_is_one_line(command, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "mend.py: " in said
     assert "discriminator.safetensors cannot be read" in said
+    assert "holds averaged weights alone; name a checkpoint of picme train" in said
     assert not (tmp_path / "tuned").exists()
 
 
@@ -93,3 +97,35 @@ def test_mending_goes_on_from_the_judge_of_a_run(command, tmp_path):
         assert command("mend", tmp_path / name, "--worst", "2", *more) == 0
         tuned.append(engine_weights.averaged(tmp_path / name)[1].state_dict())
     assert any(not torch.equal(v, tuned[1][n]) for n, v in tuned[0].items())
+
+
+@BY_SCRIPT
+def test_a_place_that_cannot_be_written_is_one_line_before_any_step(
+    name, command, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(fine_tuning, "tqdm", lambda *_, **__: pytest.fail("a step for nothing"))
+    assert command(name, tmp_path / "file", *MORE[name]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"{name}.py: ")
+    assert "Not a directory" in said
+
+
+@BY_SCRIPT
+def test_who_is_told_to_end_keeps_the_steps_until_then(
+    name, command, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(fine_tuning.stopping, "told", lambda: contextlib.nullcontext(lambda: True))
+    assert command(name, tmp_path / "tuned", *MORE[name]) == 130
+    out, err = capsys.readouterr()
+    assert out == f"{checkpoint.find(tmp_path / 'tuned')}\n"
+    assert f"{name}.py: told to end after 1 of 2 steps, which are kept" in err
+
+
+def test_weights_that_are_not_finite_are_not_kept(tmp_path):
+    model = network()
+    with torch.no_grad():
+        model.latent.mu[-1].bias[0] = float("nan")
+    with pytest.raises(InputError, match=r"must be finite, got latent\.mu\.2\.bias"):
+        checkpoint.save_weights(tmp_path / "run", checkpoint.Description(CONFIG, 7, 70), model)
+    assert not (tmp_path / "run").exists()

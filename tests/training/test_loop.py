@@ -15,6 +15,7 @@ from picme_training import checkpoint, data, loop, verb
 from picme_training.config import LossConfig, NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.data import Batches
 from picme_training.loop import Trainer, average, train
+from picme_training.networks import Picme
 from picme_training.perceptual import Lpips
 
 CONFIG = RunConfig(
@@ -252,6 +253,20 @@ def test_a_new_run_may_begin_with_the_weights_of_another(run, photographs, tmp_p
     assert hashes(last)["ema.safetensors"] != hashes(run[1])["ema.safetensors"]
 
 
+def test_a_new_run_may_begin_with_averaged_weights_alone(run, photographs, tmp_path):
+    said = checkpoint.describe(run[1])
+    model = Picme(CONFIG.network)
+    checkpoint.load_module(run[1], "ema", model)
+    alone = checkpoint.save_weights(tmp_path / "alone", said, model)
+    still = dataclasses.replace(
+        CONFIG, schedule=dataclasses.replace(CONFIG.schedule, steps=1, evaluate_every=1, lr=0.0)
+    )
+    given = still, Batches(photographs, still), photographs[:3]
+    last = train(*given, tmp_path / "tuned", start_from=alone)
+    weights, before = load_file(last / "model.safetensors"), load_file(run[1] / "ema.safetensors")
+    assert torch.equal(weights["encoder.enter.weight"], before["encoder.enter.weight"])
+
+
 def test_resuming_and_beginning_anew_exclude_each_other(run, photographs):
     with pytest.raises(InputError, match="leave out --start-from"):
         train(
@@ -344,13 +359,15 @@ def test_every_step_draws_its_own_noise_by_seed_and_step(batch, monkeypatch):
     monkeypatch.setattr(
         loop, "generator_pass", lambda *given: drawn.append(given[4]) or real(*given)
     )
-    trainer, later = trainer_of(), trainer_of()
+    trainer, later, other = trainer_of(), trainer_of(), trainer_of(seed=1)
     for _ in range(2):
         trainer.train_step(*batch)
     later.step = 1
     later.train_step(*batch)
+    other.train_step(*batch)
     assert not torch.equal(drawn[0].z_c, drawn[1].z_c)
     assert torch.equal(drawn[1].z_c, drawn[2].z_c)
+    assert not torch.equal(drawn[0].z_c, drawn[3].z_c)
 
 
 def test_the_learning_rate_falls_along_the_schedule(batch):

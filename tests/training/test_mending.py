@@ -25,7 +25,7 @@ def network(preset="cats"):
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(mending, "WARM_UP", 2)
+    monkeypatch.setattr(mending, "WARM_UP", 1)
 
 
 @pytest.fixture
@@ -67,12 +67,12 @@ def test_f_the_coarse_half_of_g_the_mixture_and_d_move_and_nothing_else(photogra
 def test_each_term_of_the_loss_has_its_way(photographs, mended, monkeypatch):
     """The last step's pictures and draws are the same with each term, and without any."""
 
-    def last(adversarial=0.0, rate=1e-4, **weights):
+    def last(adversarial=0.0, rate=1e-4, steps=2, **weights):
         for name in ("TAUGHT", "SIMILARITY", "APART", "KEPT"):
             monkeypatch.setattr(mending, name, weights.get(name, 0.0))
         loss = dataclasses.replace(CONFIG.loss, adversarial=adversarial)
         return mended(
-            network(), photographs[:2], photographs[2:4], ScheduleConfig(3, 2, lr=rate), loss
+            network(), photographs[:2], photographs[2:4], ScheduleConfig(steps, 2, lr=rate), loss
         )[-1]
 
     still = last(rate=0.0)
@@ -82,7 +82,8 @@ def test_each_term_of_the_loss_has_its_way(photographs, mended, monkeypatch):
     assert last(APART=1.0).pairs > 1.02 * still.pairs
     assert last(adversarial=1.0).adversarial < 0.98 * still.adversarial
     assert still.kept == 0
-    assert last(TAUGHT=1.0, KEPT=3.0).kept < 0.9 * taught.kept
+    free, kept = (last(TAUGHT=1.0, KEPT=weight, steps=3).kept for weight in (0.0, 3.0))
+    assert kept < 0.9 * free
 
 
 def test_it_repeats_to_the_bit(photographs, mended):
@@ -105,6 +106,28 @@ def test_a_distance_is_of_its_picture_and_repeats(photographs, stand_in):
     many[3] = 255 - many[3]
     other = torch.cat(list(mending.distances(network(), many, stand_in)))
     assert (other != looks[0]).nonzero().flatten().tolist() == [3]
+
+
+def test_it_sees_what_a_session_draws(photographs, mended):
+    """A session takes the mean of z_m: how wide its Gaussian is, changes nothing."""
+    narrow, wide = network(), network()
+    with torch.no_grad():
+        wide.latent.head.bias[wide.latent_dim :] += 3
+    schedule = ScheduleConfig(1, 2)
+    told = [mended(model, photographs[:2], photographs[2:], schedule) for model in (narrow, wide)]
+    assert told[0] == told[1]
+
+
+def test_who_ends_it_early_has_the_average_so_far(photographs, stand_in, judge):
+    model, batches = network(), Batches(photographs, CONFIG)
+    given = (judge, batches, batches, batches, stand_in, CONFIG.schedule, CONFIG.loss)
+    steps = mending.mend(model, *given)
+    next(steps)
+    next(steps)
+    name = "decoder.blocks.0.0.conv1.weight"
+    before = model.state_dict()[name].clone()
+    steps.close()
+    assert not torch.equal(model.state_dict()[name], before)
 
 
 def test_another_preset_is_refused(photographs, mended):

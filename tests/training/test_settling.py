@@ -84,3 +84,12 @@ def test_a_weight_below_0_is_refused(photographs, stand_in):
 def test_one_gaussian_is_refused(photographs, stand_in, preset, primitives):
     with pytest.raises(InputError, match="two primitives or more, got one Gaussian"):
         settled(network(preset, primitives), photographs, stand_in)
+
+
+def test_it_sees_what_a_session_draws(photographs, stand_in):
+    """A session takes the mean of z_m: how wide its Gaussian is, changes nothing."""
+    narrow, wide = network(), network()
+    with torch.no_grad():
+        wide.latent.head.bias[wide.latent_dim :] += 3
+    steps = [settled(model, photographs, stand_in)[0] for model in (narrow, wide)]
+    assert steps[0] == steps[1]

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,7 +75,7 @@ def save(run: Path, said: Description, state: State) -> Path:
             tensors = {k: v.contiguous() for k, v in module.state_dict().items()}
             write(tensors, fresh / f"{name}.safetensors")
         write(_moments(state.optimizers), fresh / "optimizer.safetensors")
-        _describe(fresh, said)
+        seal(fresh, said)
     prune(run)
     return place
 
@@ -94,13 +95,16 @@ def save_weights(run: Path, said: Description, model: nn.Module) -> Path:
         model: Its averaged weights.
 
     Raises:
-        InputError: `run` has a checkpoint.
+        InputError: `run` has a checkpoint, or a weight is not finite.
     """
     check_fresh(run)
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"weights must be finite, got {name} with NaN or infinity; lower lr")
     place = run / "checkpoints" / f"step_{said.step:08d}"
     with atomic.directory(place) as fresh:
         write({k: v.contiguous() for k, v in model.state_dict().items()}, fresh / "ema.safetensors")
-        _describe(fresh, said)
+        seal(fresh, said)
     return place
 
 
@@ -112,6 +116,26 @@ def check_fresh(run: Path) -> None:
     """
     if _all(run):
         raise InputError(f"{run} holds a run; name another folder")
+
+
+def check_writable(run: Path) -> None:
+    """Makes a folder for checkpoints before there is one to write.
+
+    Raises:
+        OSError: Nothing can be written there.
+    """
+    place = run / "checkpoints"
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=place):
+        pass
+
+
+def is_weights_alone(place: Path) -> bool:
+    """Whether a checkpoint holds averaged weights and nothing to go on with (`save_weights`)."""
+    try:
+        return set(_sums(place)) == {"ema.safetensors"}
+    except (OSError, ValueError):  # it is damaged, which who reads its files says
+        return False
 
 
 def find(path: Path) -> Path:
@@ -230,56 +254,8 @@ def load(place: Path, state: State) -> None:
         _restore(name, optimizer, stored)
 
 
-def average(run: Path, places: list[Path], shares: list[float]) -> Path:
-    """Writes one checkpoint of the weighted means of the weights of several; gives its directory.
-
-    A model soup (Wortsman et al. 2022): runs that began with the same weights lie in one valley,
-    and a point between them may have what each is best at. D, moments, step and configuration are
-    those of the last one, so that a run may begin with it; where one of them holds averaged weights
-    alone (`save_weights`), so does the mean.
-
-    Args:
-        run: The folder of the new checkpoint, without any.
-        places: Checkpoints of the same network.
-        shares: Of each, summing to 1.
-
-    Raises:
-        InputError: `run` has a checkpoint, a share is missing or out of its range, or the
-            checkpoints are damaged or of different networks.
-    """
-    if len(places) != len(shares) or len(places) < 2:
-        raise InputError(f"an average takes two checkpoints or more, a share each, got {places}")
-    # what NaN is compared with is False
-    if not (all(share >= 0 for share in shares) and abs(sum(shares) - 1) <= 1e-6):
-        raise InputError(f"shares must be 0 or more and sum to 1, got {shares}")
-    check_fresh(run)
-    *_, last = said = [describe(place) for place in places]
-    for place, one in zip(places, said, strict=True):
-        if one.config.network != last.config.network:
-            raise InputError(f"{place} is of another network than {places[-1]}")
-        check(place, ["ema"])
-    place = run / "checkpoints" / places[-1].name
-    alone = any("model.safetensors" not in _sums(one) for one in places)
-    with atomic.directory(place) as fresh:
-        for name in ("ema",) if alone else ("model", "ema"):
-            parts = [tensors(one, name) for one in places]
-            write(
-                {key: _mean([part[key] for part in parts], shares) for key in parts[-1]},
-                fresh / f"{name}.safetensors",
-            )
-        for name in () if alone else ("discriminator", "optimizer"):
-            write(tensors(places[-1], name), fresh / f"{name}.safetensors")
-        _describe(fresh, last)
-    return place
-
-
-def _mean(values: list[Tensor], shares: list[float]) -> Tensor:
-    if not values[-1].is_floating_point():
-        return values[-1]  # a count of batches
-    return torch.stack([v * share for v, share in zip(values, shares, strict=True)]).sum(0)
-
-
-def _describe(fresh: Path, said: Description) -> None:
+def seal(fresh: Path, said: Description) -> None:
+    """Writes checkpoint.json into a directory whose other files are there, with their sums."""
     content = {
         "format": FORMAT,
         "step": said.step,
@@ -339,6 +315,11 @@ def _whole(place: Path, name: str) -> Path:
         why = "is damaged: its sha256 is not the one in checkpoint.json"
     except FileNotFoundError:
         why = "cannot be read: there is no such file"
+        if is_weights_alone(place):
+            raise InputError(
+                f"{path} cannot be read: {place} holds averaged weights alone; name a checkpoint "
+                "of picme train"
+            ) from None
     except KeyError:
         why = "cannot be read: checkpoint.json has no sha256 of it"
     except (OSError, ValueError) as exc:

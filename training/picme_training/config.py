@@ -344,16 +344,23 @@ def _flat(config: RunConfig) -> dict[str, Any]:
 
 def _check_type(where: str, expected: Any, got: object) -> None:
     if expected is float:
-        good = isinstance(got, (int, float)) and not isinstance(got, bool) and math.isfinite(got)
+        good = isinstance(got, (int, float)) and not isinstance(got, bool) and _is_finite(got)
     elif expected in (int, bool):
         good = type(got) is expected
     else:
         good = isinstance(got, str)
     if not good:
-        if expected is float and isinstance(got, float):
+        if expected is float and isinstance(got, (int, float)) and not isinstance(got, bool):
             raise InputError(f"{where} must be a finite number, got {got!r}")
         name = expected.__name__ if isinstance(expected, type) else "string"
         raise InputError(f"{where} must be of type {name}, got {got!r}")
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer of more than 308 digits
+        return False
 
 
 def load(path: Path) -> RunConfig:
@@ -368,5 +375,5 @@ def load(path: Path) -> RunConfig:
         return from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as exc:
         raise InputError(f"there is no configuration file {path}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except ValueError as exc:  # tomllib's, of its text, or of a number of thousands of digits
         raise InputError(f"{path} is not valid TOML: {exc}") from exc

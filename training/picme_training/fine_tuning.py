@@ -1,8 +1,9 @@
 """What the scripts that train a network further by LPIPS share: arguments, data, and the end."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from picme_rt.errors import PicmeError
-from picme_training import checkpoint, config, data, engine_weights, perceptual, pictures
+from picme_training import (
+    checkpoint,
+    config,
+    data,
+    engine_weights,
+    perceptual,
+    pictures,
+    stopping,
+)
 from picme_training.config import RunConfig
 from picme_training.networks import Picme
 from picme_training.perceptual import Lpips
@@ -52,7 +61,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def run(
     name: str,
-    steps_of: Callable[[Begun, argparse.Namespace], Iterator[object]],
+    steps_of: Callable[[Begun, argparse.Namespace], Generator[object, None, None]],
     given: argparse.Namespace,
 ) -> int:
     """Takes the steps, writes OUT/checkpoints and says where; an error is one line.
@@ -63,26 +72,34 @@ def run(
         given: The arguments.
 
     Returns:
-        The exit code.
+        The exit code: 0, 1 for an error, 130 where the process was told to end (`stopping`) and the
+        steps until then are kept.
     """
     try:
         begun = _begun(given)
         steps = steps_of(begun, given)
-        total = begun.settings.schedule.steps
-        for step, seen in enumerate(tqdm(steps, total=total, unit="step"), 1):
-            if step % LOG_EVERY == 0:
-                tqdm.write(f"{step}: {seen}", file=sys.stderr)
+        checkpoint.check_writable(given.out)  # before an hour of work, not after
+        total, step = begun.settings.schedule.steps, 0
+        with stopping.told() as told, contextlib.closing(steps):
+            for step, seen in enumerate(tqdm(steps, total=total, unit="step"), 1):
+                if step % LOG_EVERY == 0:
+                    tqdm.write(f"{step}: {seen}", file=sys.stderr)
+                if told():
+                    break
         print(checkpoint.save_weights(given.out, begun.said, begun.model))
-    except PicmeError as exc:
+    except (PicmeError, OSError) as exc:
         print(f"{name}: {exc}", file=sys.stderr)
         return 1
+    if step < total:
+        print(f"{name}: told to end after {step} of {total} steps, which are kept", file=sys.stderr)
+        return 130
     return 0
 
 
 def _begun(given: argparse.Namespace) -> Begun:
     settings = config.load(given.config)
     said, model = engine_weights.averaged(given.source, settings.network)
-    checkpoint.check_fresh(given.out)  # before an hour of work, not after
+    checkpoint.check_fresh(given.out)
     lpips, size = perceptual.load(given.lpips_weights), settings.network.size
     read = data.load_pictures(given.data, round(size / settings.augment.zoom), smallest=size)
     for line in pictures.summary(read.skipped):

@@ -22,6 +22,7 @@ from picme_training import (
     evaluation,
     grow,
     record,
+    seeds,
     stopping,
 )
 from picme_training.algorithm import Noise, discriminator_loss, generator_pass, shifted
@@ -34,6 +35,7 @@ from picme_training.perceptual import Lpips
 
 LOG_EVERY = 20  # steps between scalars
 _STARTED = ("model", "ema", "discriminator")  # what a run takes from the one it starts from
+_AVERAGED = ("model", "ema")  # what it takes from averaged weights alone, as from an engine
 
 
 def average(ema: nn.Module, model: nn.Module, decay: float) -> None:
@@ -91,7 +93,7 @@ def origin(out: Path, config: RunConfig, resume: bool, start_from: Path | None) 
         return start_from
     place = checkpoint.find(start_from)
     grow.check(checkpoint.describe(place).config.network, config.network)
-    checkpoint.check(place, _STARTED)
+    checkpoint.check(place, ("ema",) if checkpoint.is_weights_alone(place) else _STARTED)
     return place
 
 
@@ -143,7 +145,8 @@ class Trainer:
     def train_step(self, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
         """One step of f, the mixture and g, then one of D; the unweighted losses by name."""
         schedule = self.config.schedule
-        generator = torch.Generator(self.device).manual_seed(schedule.seed * 2**32 + self.step)
+        generator = torch.Generator(self.device)
+        generator.manual_seed(seeds.word(schedule.seed, self.step))
         joint = Noise.draw(len(image), self.model.latent_dim, generator)
         noise = Noise(*map(distributed.own, joint))  # rows of what one process would draw
         # from pinned memory the copies to a GPU are queued, and not waited for
@@ -311,12 +314,14 @@ def _prepare(
 
 
 def _begin_with(place: Path, before: NetworkConfig, trainer: Trainer) -> None:
-    for name in _STARTED:
+    alone = checkpoint.is_weights_alone(place)
+    for name in _AVERAGED if alone else _STARTED:
         module: nn.Module = getattr(trainer.state, name)
+        source = "ema" if alone else name
         if before == trainer.config.network:
-            checkpoint.load_module(place, name, module)
+            checkpoint.load_module(place, source, module)
         else:
-            stored = checkpoint.tensors(place, name)
+            stored = checkpoint.tensors(place, source)
             module.load_state_dict(grow.grown(stored, module.state_dict()))
 
 

@@ -14,7 +14,7 @@ f moves, the coarse half of g, and the mixture; what paints, the fine half of g,
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 import torch
@@ -29,7 +29,7 @@ from picme_training.config import LossConfig, ScheduleConfig
 from picme_training.data import Batches
 from picme_training.discriminator import Discriminator
 from picme_training.gaussians import Mixture
-from picme_training.networks import Encoding, Picme, VectorLatent
+from picme_training.networks import Encoding, Picme, VectorLatent, Whitening
 from picme_training.perceptual import Lpips
 
 TAUGHT, SIMILARITY = 0.8, 0.45
@@ -79,11 +79,10 @@ class Step(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What chance says of completions: a primitive each (B,), and normal numbers, (B, D) each."""
+    """What chance says of completions: a primitive each, (B,), and normal numbers, (B, D)."""
 
     primitive: Tensor
     z_c: Tensor
-    z_m: Tensor
 
 
 def distances(model: Picme, pictures: Tensor, lpips: Lpips, seed: int = 0) -> Iterator[Tensor]:
@@ -118,10 +117,11 @@ def mend(
     lpips: Lpips,
     schedule: ScheduleConfig,
     loss: LossConfig,
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """Moves the network and D in place, one step for each that is taken of the iterator.
 
-    At the end of the steps the network's weights are an average over the last of them. D begins
+    At the end of the steps, or when the iterator is closed, the network's weights are an average
+    over the last of them. Statistics that z_c was whitened with are forgotten: f moves. D begins
     alone, for `WARM_UP` steps before the first, against the network as it is.
 
     Args:
@@ -140,6 +140,8 @@ def mend(
     latent, decoder = model.latent, model.decoder
     if not isinstance(decoder, Decoder) or not isinstance(latent, VectorLatent):
         raise InputError(f"mending is for preset 'cats', got {model.config.preset!r}")
+    if isinstance(model.whiten, Whitening):
+        model.whiten.reset_running_stats()
     model.eval().requires_grad_(False)
     judge.train()
     moving: list[nn.Module] = [model.encoder, decoder.skip]
@@ -198,7 +200,7 @@ class _Mending:
         self._adam_of_judge = torch.optim.Adam(judge.parameters(), rate, BETAS_D)
         self._generator = torch.Generator().manual_seed(schedule.seed)
 
-    def steps(self, worst: Batches, others: Batches, kept: Batches) -> Iterator[Step]:
+    def steps(self, worst: Batches, others: Batches, kept: Batches) -> Generator[Step, None, None]:
         for step in range(WARM_UP):
             batch = self._batch(step, worst, others, kept)
             with torch.no_grad():
@@ -206,18 +208,20 @@ class _Mending:
                 features = self._judge.seen(made)
             self._judge_step(batch, made, features)
         average = [weight.detach().clone() for weight in self._weights]
-        for step in range(self._schedule.steps):
-            rising = min(1.0, (step + 1) / WARM_UP)
-            # D's falls with it: left as it was D runs ahead, and completions got worse again
-            fall = self._schedule.rate(step)
-            self._adam.param_groups[0]["lr"] = self._schedule.lr * rising * fall
-            self._adam_of_judge.param_groups[0]["lr"] = self._schedule.lr_discriminator * fall
-            yield self._step(self._batch(WARM_UP + step, worst, others, kept))
-            share = 1 - min(MEMORY, (step + 1) / (step + 10))
+        try:
+            for step in range(self._schedule.steps):
+                rising = min(1.0, (step + 1) / WARM_UP)
+                # D's falls with it: left as it was D runs ahead, and completions got worse again
+                fall = self._schedule.rate(step)
+                self._adam.param_groups[0]["lr"] = self._schedule.lr * rising * fall
+                self._adam_of_judge.param_groups[0]["lr"] = self._schedule.lr_discriminator * fall
+                yield self._step(self._batch(WARM_UP + step, worst, others, kept))
+                share = 1 - min(MEMORY, (step + 1) / (step + 10))
+                for mean, weight in zip(average, self._weights, strict=True):
+                    mean.lerp_(weight.detach(), share)
+        finally:  # also of who ends it early
             for mean, weight in zip(average, self._weights, strict=True):
-                mean.lerp_(weight.detach(), share)
-        for mean, weight in zip(average, self._weights, strict=True):
-            weight.data.copy_(mean)
+                weight.data.copy_(mean)
 
     @torch.no_grad()
     def _batch(self, step: int, worst: Batches, others: Batches, kept: Batches) -> _Batch:
@@ -336,14 +340,14 @@ class _Mending:
 
 def _draw(mixture: Mixture, latent: int, generator: torch.Generator) -> Drawn:
     primitive = torch.multinomial(mixture.log_alpha.exp(), 1, generator=generator)[:, 0]
-    return Drawn(primitive, *torch.randn(2, len(primitive), latent, generator=generator))
+    return Drawn(primitive, torch.randn(len(primitive), latent, generator=generator))
 
 
 def _completed(
     model: Picme, encoding: Encoding, mixture: Mixture, drawn: Drawn, image: Tensor, hole: Tensor
 ) -> Tensor:
     z_c = mixture.primitive(drawn.primitive).sample(drawn.z_c)
-    z_m = None if encoding.z_m is None else encoding.z_m.sample(drawn.z_m)
+    z_m = None if encoding.z_m is None else encoding.z_m.mu  # as a session has it (method.md 10)
     return torch.where(hole > 0, model.decode(z_c, z_m, encoding.features, hole)[-1], image)
 
 

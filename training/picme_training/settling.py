@@ -7,7 +7,7 @@ keeps the primitives apart: a mean pays for how far it has gone from where it be
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import NamedTuple
 
 import torch
@@ -39,7 +39,7 @@ class Step(NamedTuple):
 
 def settle(
     model: Picme, batches: Batches, lpips: Lpips, schedule: ScheduleConfig, similarity: float = 1.0
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """Moves the network of mu in place, one step for each that is taken of the iterator.
 
     A step lowers LPIPS + `similarity` (1 - SSIM) + `ANCHOR` times the means' way. LPIPS alone makes
@@ -70,7 +70,7 @@ def _steps(
     lpips: Lpips,
     schedule: ScheduleConfig,
     similarity: float,
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     model.eval().requires_grad_(False)
     begun = copy.deepcopy(latent)
     moving = list(latent.mu.requires_grad_(True).parameters())
@@ -102,17 +102,14 @@ def _drawn(
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """A completion of each picture, drawn as a session draws it, and the way of the means."""
-
-    def noise() -> Tensor:
-        return torch.randn(len(image), model.latent_dim, generator=generator)
-
     with torch.no_grad():
         encoding = model.encoding(model.features(image, hole), hole)
         before = begun.mixture(encoding.condition)
-        z_m = None if encoding.z_m is None else encoding.z_m.sample(noise())
+        z_m = None if encoding.z_m is None else encoding.z_m.mu  # method.md 10
     now = latent.mixture(encoding.condition)
     drawn = torch.multinomial(now.log_alpha.exp(), 1, generator=generator)[:, 0]
-    z_c = now.primitive(drawn).sample(noise())
+    noise = torch.randn(len(image), model.latent_dim, generator=generator)
+    z_c = now.primitive(drawn).sample(noise)
     made = model.decode(z_c, z_m, encoding.features, hole)[-1]
     return torch.where(hole > 0, made, image), _way(before, now)
 

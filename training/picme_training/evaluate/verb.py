@@ -161,8 +161,9 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} must be at least 1, got {value}")
-    if arguments.size is not None and arguments.size < 16:
-        raise InputError(f"--size must be at least 16 pixels, got {arguments.size}")
+    least = 17 if arguments.lpips_weights else 16  # SqueezeNet's last pooling needs one more
+    if arguments.size is not None and arguments.size < least:
+        raise InputError(f"--size must be at least {least} pixels, got {arguments.size}")
     out = arguments.out
     if out is not None and out.exists() and not arguments.force:
         raise InputError(f"{out} exists; pass --force to replace it, or another --out")

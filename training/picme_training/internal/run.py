@@ -15,6 +15,7 @@ from picme_rt import sheet
 from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image
 from picme_rt.pyramid import fingerprint
+from picme_training import seeds
 from picme_training.device import named
 from picme_training.internal import cascade, choices, masked, naive, presets, pyramid, store
 from picme_training.internal.cascade import Frozen
@@ -209,7 +210,9 @@ def _train(
         inherited = before.generator, before.discriminator
     height, columns = one.level.hole.shape
     bar.set_description(f"scale {one.place + 1}/{one.scales} {height}x{columns}")
-    scale = Scale(one, frozen, inherited, given.preset, given.seed * 64 + one.place, device)
+    scale = Scale(
+        one, frozen, inherited, given.preset, seeds.word(given.seed, one.place, 64), device
+    )
     count = given.preset.fine if one.fine else given.preset.coarse
     each = _work(one, given.preset) / count
 
