@@ -23,6 +23,9 @@ MACS_PER_PIXEL = 1 << 21
 MOST_BYTES = 4 << 30
 """Most bytes of all values of a graph together, whatever the picture's size."""
 MOST_VALUE_BYTES = 1 << 30
+BATCHES = (1, 2)
+"""Every graph is followed with both: what two items take more than twice would grow without bound
+with the batch that a backend runs, and so would what is of one length with any."""
 _NOTHING = Value("int64", ())
 _KNOWN = 64  # numbers of a weight that a rule may ask for
 
@@ -50,7 +53,8 @@ class Shapes:
     where window i begins within window i - 1 is what rounding leaves, 0 here and 1 or 3 a pixel
     further. So the window of a wrong sum of rows may be right for any few boxes and beyond its map
     for the next. Hence a decoder is followed anew for each box that it is asked for
-    (`backends.graphs`), as far as the box reaches; all else is worked out once.
+    (`backends.graphs`), as far as the box reaches; all else is worked out once. And hence with
+    each of `BATCHES`: with one item alone B x B is 1.
 
     Args:
         content: All bytes of the ONNX file.
@@ -67,19 +71,13 @@ class Shapes:
         _check_ends("outputs", model.outputs, graph.outputs)
         _check_stored(model)
         self._graph = graph
-        given = {weight.name: _weight(weight) for weight in model.weights}
-        for one in model.inputs:
-            if one.kind == "float32":
-                sides = (n for n in one.shape[1:] if isinstance(n, int))
-                given[one.name] = Value("float32", (1, *sides))
         before, self._nodes, of_box = _split(model)
-        self._before = _Trace(given, pixels)
-        self._before.taken = sum(_bytes(given[t.name]) for t in graph.inputs if t.name in given)
-        self._before.follow(before)
-        self._lengths = {str(t.shape[0]): 1 for t in model.inputs if t.kind == "float32"}  # batch
-        for declared in model.values:
-            if declared.name not in of_box:
-                self._before.check(declared, self._lengths)
+        self._begun = [_begun(model, graph, batch, pixels) for batch in BATCHES]
+        for trace in self._begun:
+            trace.follow(before)
+            for declared in model.values:
+                if declared.name not in of_box:
+                    trace.check(declared)
         cropped = {t.name for t in graph.outputs if t.cropped}
         self._declared = tuple(
             one
@@ -93,24 +91,34 @@ class Shapes:
         Raises:
             EngineError: As `check`, for this box.
         """
-        trace = self._before.copy()
+        one, *more = (self._followed(trace.copy(), asked) for trace in self._begun)
+        for other in more:
+            if other.taken > other.batch * one.taken or other.macs > other.batch * one.macs:
+                raise EngineError(
+                    f"what it takes must grow as the batch does, got {one.taken} bytes and "
+                    f"{one.macs} multiplications of one item, {other.taken} and {other.macs} of "
+                    f"{other.batch}"
+                )
+        shapes = {name: value.shape for name, value in one.known.items()}
+        return Cost(shapes, one.taken, one.macs)
+
+    def _followed(self, trace: "_Trace", asked: Windows | None) -> "_Trace":
         if asked is not None:
             box = Value("int64", asked.rows.shape, tuple(asked.rows.ravel().tolist()), free=True)
             trace.known |= {t.name: box for t in self._graph.inputs if t.kind == "int64"}
-            trace.taken += _bytes(box)
+            trace.taken += trace.bytes_of(box)
         trace.follow(self._nodes)
         for tensor in self._graph.outputs:
-            shape = (1, *tensor.shape)
+            shape = (trace.batch, *tensor.shape)
             if tensor.cropped and asked is not None:
                 made = asked.made
-                shape = (1, *tensor.shape[:-2], made.bottom - made.top, made.right - made.left)
+                sides = (made.bottom - made.top, made.right - made.left)
+                shape = (trace.batch, *tensor.shape[:-2], *sides)
             if (got := trace.known.get(tensor.name, _NOTHING)).shape != shape:
                 raise EngineError(f"output {tensor.name} must be {shape}, got {got.shape}")
-        lengths = dict(self._lengths)
         for declared in self._declared:
-            trace.check(declared, lengths)
-        shapes = {name: value.shape for name, value in trace.known.items()}
-        return Cost(shapes, trace.taken, trace.macs)
+            trace.check(declared)
+        return trace
 
 
 def check(content: bytes, graph: tensors.Graph, crops: tuple[Crop, ...] = ()) -> Cost:
@@ -177,21 +185,27 @@ class _Trace:
     """What is known of a graph's values as far as its nodes were followed.
 
     Attributes:
+        batch: Items.
         known: Every value so far.
+        lengths: What the names of axes stand for.
         taken: Bytes so far, as in `Cost`.
         macs: Multiplications so far.
     """
 
-    def __init__(self, known: dict[str, Value], pixels: int, taken: int = 0, macs: int = 0):
-        self.known, self.taken, self.macs, self._pixels = known, taken, macs, pixels
+    def __init__(self, batch: int, known: dict[str, Value], lengths: dict[str, int], pixels: int):
+        self.batch, self.known, self.lengths, self._pixels = batch, known, lengths, pixels
+        self.taken, self.macs = 0, 0
 
     def copy(self) -> "_Trace":
         """One that goes on by itself."""
-        return _Trace(dict(self.known), self._pixels, self.taken, self.macs)
+        made = _Trace(self.batch, dict(self.known), dict(self.lengths), self._pixels)
+        made.taken, made.macs = self.taken, self.macs
+        return made
 
     def follow(self, nodes: list[Node]) -> None:
         """Every node in turn, as far as its shapes go."""
-        most = min(FLOATS_PER_PIXEL * 4 * self._pixels, MOST_BYTES)
+        most = self.batch * min(FLOATS_PER_PIXEL * 4 * self._pixels, MOST_BYTES)
+        most_macs = self.batch * MACS_PER_PIXEL * self._pixels
         for node in nodes:
             rule = RULES.get(node.operator)
             if rule is None:
@@ -200,30 +214,59 @@ class _Trace:
                 call = Call(node, [self.known[name] if name else None for name in node.inputs])
                 results = rule(call)
                 call.finish(len(results.values))
-                self.taken += sum(map(_bytes, results.values)) + 4 * results.scratch
+                self.taken += sum(map(self.bytes_of, results.values)) + 4 * results.scratch
             except EngineError as exc:
                 raise EngineError(f"{node.operator} {node.name!r}: {exc}") from exc
             self.known.update(zip(node.outputs, results.values, strict=True))
             self.macs += results.macs
-            if self.taken > most or self.macs > MACS_PER_PIXEL * self._pixels:
+            if self.taken > most or self.macs > most_macs:
                 raise EngineError(
                     f"{node.operator} {node.name!r}: up to here it takes {self.taken} bytes and "
-                    f"{self.macs} multiplications, more than {most} and "
-                    f"{MACS_PER_PIXEL * self._pixels} for {self._pixels} pixels"
+                    f"{self.macs} multiplications, more than {most} and {most_macs} for "
+                    f"{self._pixels} pixels and a batch of {self.batch}"
                 )
 
-    def check(self, declared: Declared, lengths: dict[str, int]) -> None:
+    def check(self, declared: Declared) -> None:
         """What the file says of a value must be what follows; a name is one of the lengths."""
         value = self.known.get(declared.name, _NOTHING)
         fits = len(declared.shape) == len(value.shape) and declared.kind == value.kind
         for said, length in zip(declared.shape, value.shape, strict=False):
-            expected = lengths.setdefault(said, length) if isinstance(said, str) else said
+            expected = self.lengths.setdefault(said, length) if isinstance(said, str) else said
             fits = fits and expected in (None, length)
         if not fits:
             raise EngineError(
                 f"value {declared.name!r} must be {value.kind} {value.shape}, "
                 f"got {declared.kind} {declared.shape}"
             )
+
+    def bytes_of(self, value: Value) -> int:
+        """Of one value, which may be only so large."""
+        if len(value.shape) > onnx_file.MOST_AXES:
+            raise EngineError(
+                f"a value has {len(value.shape)} axes, more than {onnx_file.MOST_AXES}"
+            )
+        size = value.numbers * onnx_file.ITEM_BYTES[value.kind]
+        if size > self.batch * MOST_VALUE_BYTES:
+            raise EngineError(
+                f"a value of shape {value.shape} takes more than {MOST_VALUE_BYTES} bytes an item"
+            )
+        return size
+
+
+def _begun(model: Model, graph: tensors.Graph, batch: int, pixels: int) -> _Trace:
+    """What a graph is given: its weights, and inputs of so many items but for a box."""
+    given = {weight.name: _weight(weight) for weight in model.weights}
+    lengths = {}
+    for one in model.inputs:
+        if one.kind == "float32":
+            sides = (n for n in one.shape[1:] if isinstance(n, int))
+            free = isinstance(one.shape[0], str)  # a pyramid's erosion is one number for all items
+            given[one.name] = Value("float32", (batch if free else 1, *sides))
+            if free:
+                lengths[str(one.shape[0])] = batch
+    trace = _Trace(batch, given, lengths, pixels)
+    trace.taken = sum(trace.bytes_of(given[t.name]) for t in graph.inputs if t.name in given)
+    return trace
 
 
 def _split(model: Model) -> tuple[list[Node], list[Node], set[str]]:
@@ -267,14 +310,3 @@ def _weight(weight: Weight) -> Value:
     elif weight.kind == "int64":
         raise EngineError(f"integers are for shapes, got {weight.shape} of them: {weight.name!r}")
     return Value(weight.kind, weight.shape, content, fixed=True)
-
-
-def _bytes(value: Value) -> int:
-    if len(value.shape) > onnx_file.MOST_AXES:
-        raise EngineError(f"a value has {len(value.shape)} axes, more than {onnx_file.MOST_AXES}")
-    size = value.numbers * onnx_file.ITEM_BYTES[value.kind]
-    if size > MOST_VALUE_BYTES:
-        raise EngineError(
-            f"a value of shape {value.shape} takes more than {MOST_VALUE_BYTES} bytes"
-        )
-    return size

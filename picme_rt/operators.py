@@ -101,7 +101,7 @@ def _conv(call: Call) -> Results:
     _check_bias(biases, weight.shape[0])
     places = _windows(x.shape[2:], kernel, strides, pads)
     shape = (x.shape[0], weight.shape[0], *places)
-    return Results([Value("float32", shape)], macs=math.prod(places) * weight.numbers)
+    return Results([Value("float32", shape)], macs=x.shape[0] * math.prod(places) * weight.numbers)
 
 
 def _conv_transpose(call: Call) -> Results:
@@ -118,7 +118,7 @@ def _conv_transpose(call: Call) -> Results:
     ]
     if min(sides) < 1:
         raise EngineError(f"pads {pads} leave nothing of {x.shape}")
-    places = x.shape[2] * x.shape[3]
+    places = x.shape[0] * x.shape[2] * x.shape[3]
     return Results(
         [Value("float32", (x.shape[0], weight.shape[1], *sides))],
         macs=places * weight.numbers,

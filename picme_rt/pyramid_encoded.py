@@ -1,8 +1,8 @@
 """The picture of a pyramid and its hole, ready to be asked for results."""
 
-import math
 import numbers
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 
@@ -97,10 +97,9 @@ def eroded_by(diversity: object) -> float:
         diversity = pyramid.DEFAULT
     if isinstance(diversity, str) and diversity in pyramid.DIVERSITY:
         return pyramid.DIVERSITY[diversity]
-    if isinstance(diversity, (float, numbers.Real)) and not isinstance(diversity, bool):
-        erosion = float(diversity)
-        if math.isfinite(erosion) and abs(erosion) <= _NEVER:
-            return erosion
+    number = isinstance(diversity, (float, numbers.Real)) and not isinstance(diversity, bool)
+    if number and -_NEVER <= cast(float, diversity) <= _NEVER:  # NaN is not
+        return float(cast(float, diversity))
     raise InputError(
         f"diversity must be low, mid, high or a number of places from -1e6 to 1e6, got "
         f"{diversity!r}; 7, 4 and 0 are low, mid and high"

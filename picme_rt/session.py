@@ -8,11 +8,11 @@ import numbers
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, overload
+from typing import TYPE_CHECKING, Literal, Self, cast, overload
 
 import numpy as np
 
-from picme_rt import choices, images, pipeline
+from picme_rt import choices, devices, images, pipeline
 from picme_rt.compiled import check_integer
 from picme_rt.encoded import Completion, Completions, Diversity, Encoding, Request, check_size
 from picme_rt.engine import kind_of
@@ -55,6 +55,7 @@ class Session:
             another number, and `info` says it. A GPU computes one call at a time, whatever it is.
         max_wait_ms: Most milliseconds that a run waits for its turn while as many calls compute as
             there are cores; then it goes ahead beside them. None waits, oldest first; 0 never does.
+            On the CPU alone.
             No result depends on it.
 
     Raises:
@@ -88,6 +89,12 @@ class Session:
             patch_model.check(device, backend, precision, max_wait_ms)
             self._model: Model = patch_model.PatchModel(threads or choices.cores())
             return
+        on_gpu = backend == "tensorrt" or devices.parse(device) != devices.CPU
+        if on_gpu and longest is not None:
+            raise InputError(
+                f"max_wait_ms must be None on a GPU, got {max_wait_ms!r}: it takes one run at a "
+                "time, oldest first"
+            )
         if kind_of(Path(engine)) == "idc":
             from picme_rt import pyramid_model
 
@@ -103,11 +110,6 @@ class Session:
         if backend == "tensorrt":
             from picme_rt import device_model
 
-            if longest is not None:
-                raise InputError(
-                    f"max_wait_ms must be None with backend tensorrt, got {max_wait_ms!r}: a GPU "
-                    "takes one run at a time, oldest first"
-                )
             self._model = device_model.open_model(Path(engine), device=device, precision=precision)
             return
         self._model = open_engine(
@@ -262,6 +264,8 @@ class Session:
                     f"{name} must be a list of pictures, got {type(value).__name__}; for one "
                     "picture use session.complete"
                 )
+        if isinstance(seed, np.ndarray) and seed.ndim == 0:
+            seed = seed.item()
         seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed] * len(imgs)
         if not len(imgs) == len(masks) == len(seeds):
             raise InputError(
@@ -319,7 +323,7 @@ def _check_wait(value: object) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, (float, numbers.Real))
-        or not 0 <= float(value) <= _LONGEST_WAIT
+        or not 0 <= cast(float, value) <= _LONGEST_WAIT
     ):
         raise InputError(
             f"max_wait_ms must be a number from 0 to {_LONGEST_WAIT} or None, got {value!r}; "

@@ -228,6 +228,8 @@ def test_the_command_writes_a_file_and_keeps_one_that_is_there(engine, tmp_path,
         (["--precision", "int8"], "--precision must go with an engine's export"),
         (["--licence", "CC0"], "--licence must go with an engine's export"),
         (["--name", "mine"], "--name must go with an engine's export"),
+        (["--weights", "fp16"], "--weights must go with an engine's export"),
+        (["--rewrites", "gpu"], "--rewrites must go with an engine's export"),
     ],
 )
 def test_flags_of_an_engines_export_are_refused(engine, tmp_path, capsys, more, says):

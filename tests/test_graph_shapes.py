@@ -67,7 +67,7 @@ GOOD = [
     ("Softmax", {}, {"axis": -2}, (1, 16, 16)),
     ("LogSoftmax", {}, {"axis": 3}, (1, 16, 16)),
     ("Clip", {"low": floats() * -2, "high": floats()}, {}, (1, 16, 16)),
-    ("Concat", {"b": floats(1, 2, 16, 16)}, {"axis": 1}, (3, 16, 16)),
+    ("Concat", {"hole": None}, {"axis": 1}, (2, 16, 16)),
     ("Split", {}, {"axis": 2, "num_outputs": 4}, (1, 4, 16)),
     ("Transpose", {}, {"perm": [0, 3, 1, 2]}, (16, 1, 16)),
     ("Reshape", {"s": integers(-1, 4, 64)}, {"allowzero": 1}, (4, 64)),
@@ -102,9 +102,9 @@ GOOD = [
 def file_of(operator, others, attributes, shape, *before):
     nodes, weights, last = [], {}, "hole"
     for i, (name, given, more) in enumerate([*before, (operator, others, attributes)]):
-        own = {f"{key}{i}": value for key, value in given.items() if key}
+        own = {f"{key}{i}": value for key, value in given.items() if value is not None}
         weights |= own
-        inputs = [last, *(f"{key}{i}" if key else "" for key in given)]
+        inputs = [last, *(key if value is None else f"{key}{i}" for key, value in given.items())]
         last = "out" if i == len(before) else f"v{i}"
         results = [last, *(f"{last}{n}" for n in range(1, more.get("num_outputs", 1)))]
         nodes.append(helper.make_node(name, inputs, results, f"n{i}", **more))
@@ -450,6 +450,11 @@ BOMBS = {
     "scaled": [("Resize", {"": None, "by": np.array([1, 1, 64, 64], np.float32)}, RESIZE)] * 3,
     "arithmetic": [("Conv", {"w": floats(600, 1, 1, 1)}, {})]
     + [("Conv", {"w": floats(600, 600, 3, 3)}, {"pads": [1, 1, 1, 1]})] * 1,
+    "arithmetic of a batch": [
+        ("Expand", {"s": integers(1, 512, 16, 16)}, {}),
+        ("Reshape", {"s": integers(-1, 1, 16, 16)}, {"allowzero": 1}),
+        ("Conv", {"w": floats(300, 1, 16, 16)}, {"pads": [7, 7, 8, 8]}),
+    ],
     "what an operator needs beside": [
         ("ConvTranspose", {"w": floats(1, 200, 64, 64)}, {"pads": [30, 30, 30, 30]}),
     ],
@@ -474,15 +479,39 @@ def test_a_small_file_that_would_take_much_is_refused_and_takes_little(bomb):
     assert most < 1 << 20
 
 
+def test_what_grows_faster_than_the_batch_or_not_at_all_is_refused():
+    """With one item B x B is as many as B, and a row of B as long as one of 1."""
+    names = ["hole", "plane", "line", "place"]
+    nodes = [
+        helper.make_node("Gather", [names[i], "zero"], [names[i + 1]], axis=3 - i) for i in range(3)
+    ]
+    nodes += [
+        helper.make_node("Shape", ["place"], ["row"]),  # of the batch alone
+        helper.make_node("Concat", ["row", "row", "sides"], ["shape"], axis=0),
+    ]
+    many = helper.make_node("Expand", ["hole", "shape"], ["many"])
+    first = helper.make_node("Gather", ["hole", "first_row"], ["first"], axis=0)
+    end = helper.make_node("Tanh", ["hole"], ["out"])
+    weights = {"zero": np.array(0), "first_row": integers(0), "sides": integers(16, 16)}
+    check(graph_file([*nodes, end], weights, (1, 16, 16)), (1, 16, 16))
+    with pytest.raises(EngineError, match=r"must grow as the batch does, got .* of one item"):
+        check(graph_file([*nodes, many, end], weights, (1, 16, 16)), (1, 16, 16))
+    model = onnx.ModelProto.FromString(graph_file([first, end], weights, (1, 16, 16)))
+    check(model.SerializeToString(), (1, 16, 16))
+    model.graph.value_info.append(helper.make_tensor_value_info("first", 1, ["B", 1, 16, 16]))
+    with pytest.raises(EngineError, match=r"value 'first' must be float32 \(1, 1, 16, 16\), got"):
+        check(model.SerializeToString(), (1, 16, 16))
+
+
 def test_what_the_file_says_of_a_value_must_be_so():
     nodes = [helper.make_node("Tanh", ["hole"], ["v"]), helper.make_node("Tanh", ["v"], ["out"])]
     model = onnx.ModelProto.FromString(graph_file(nodes, {}, (1, 16, 16)))
     for kind, shape, right in (
         (1, ["B", 1, 16, 16], True),
         (1, [None, 1, 16, 16], True),
-        (1, [1, 1, 16, 16], True),
+        (1, [1, 1, 16, 16], False),  # of one item alone
         (1, ["B", "C", "W", "W"], True),  # a name is one length
-        (1, ["B", "B", 16, 16], True),
+        (1, ["B", "B", 16, 16], False),
         (1, ["B", "W", 16, "W"], False),
         (1, ["B", 1, "B", 16], False),
         (1, ["B", 1, 16, 17], False),

@@ -225,3 +225,18 @@ def test_the_runtime_makes_what_torch_makes_of_the_same_noise(scales, windows, e
     pyramid_frame.paste(frame, made, expected)
     assert np.abs(done[1].astype(int) - expected).max() <= 1
     assert (done[:, ~hole] == img[~hole]).all()
+
+
+def test_what_no_runtime_would_open_is_refused_before_it_is_trained(tmp_path, capsys):
+    """Marks in two corners: the whole picture is the window."""
+    img, hole = np.zeros((704, 704, 3), np.uint8), np.zeros((704, 704), np.uint8)
+    hole[:32, :32] = hole[-32:, -32:] = 255
+    for name, array in (("img", img), ("mask", hole)):
+        Image.fromarray(array).save(tmp_path / f"{name}.png")
+    command = ["internal", str(tmp_path / "img.png"), str(tmp_path / "mask.png")]
+    out = tmp_path / "engine"
+    assert main([*command, "-o", str(out), "--preset", "paper", "--size", "704"]) == 1
+    assert "must be at most 4 GiB, got about 5" in capsys.readouterr().err
+    assert not out.with_name("engine.run").exists()
+    plans = run.plan(img, hole > 0, 704)
+    internal_windows.check_size(plans, presets.find("fast"))

@@ -60,7 +60,10 @@ def test_the_mean_is_the_reconstruction_and_temperature_a_factor_on_noise(sessio
     assert results[2.0].std(0).mean() > results[1.0].std(0).mean()
 
 
-@pytest.mark.parametrize("diversity", ["best", float("nan"), 1e7, True, [4], b"low"])
+HUGE = pytest.param(10**400, id="huge")
+
+
+@pytest.mark.parametrize("diversity", ["best", float("nan"), 1e7, HUGE, True, [4], b"low"])
 def test_what_is_no_diversity_is_refused(session, diversity):
     with pytest.raises(InputError, match="diversity must be low, mid, high or a number"):
         session.complete(IMG, MASK, diversity=diversity)

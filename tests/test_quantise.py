@@ -13,7 +13,15 @@ from PIL import Image
 from skimage import data
 
 import picme_rt
-from picme_export import calibrate, early_rounding, export, half_weights, quantise, variant
+from picme_export import (
+    calibrate,
+    early_rounding,
+    export,
+    half_weights,
+    quality,
+    quantise,
+    variant,
+)
 from picme_export.calibrate import Tried
 from picme_export.quantise import Layer
 from picme_export.variant import Calibration
@@ -21,6 +29,7 @@ from picme_rt import backends, cli, graph_shapes, windows
 from picme_rt import engine as engines
 from picme_rt.errors import InputError
 from picme_rt.framing import Box
+from picme_rt.quality import Quality
 from picme_training.networks import fold
 from picme_training.perceptual import Lpips
 
@@ -375,6 +384,7 @@ def test_the_command_adds_int8_to_an_engine_in_place(exported, pictures, tmp_pat
         (["--precision", "int8"], "--precision int8 must have --calibration DIR"),
         (["--lpips-weights", "x"], "--lpips-weights must go with --calibration DIR"),
         (["--calibration", "x", "--name", "y"], "--name must go with a checkpoint"),
+        (["--calibration", "x", "--weights", "fp16"], "--weights must go with a checkpoint"),
         ([], "an engine must go with --calibration DIR, which adds a lower precision, or with"),
     ],
 )
@@ -383,6 +393,13 @@ def test_what_the_command_cannot_do_is_one_line(exported, tmp_path, capsys, argu
     assert cli.main(["export", *line]) == 1
     assert says in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_quality_of_a_precision_is_the_worst_of_each_number():
+    one, other = Quality(40.0, 32.0, 0.012, 8), Quality(39.9, 35.0, 0.008, 8)
+    for pair in ((one, other), (other, one)):
+        assert quality.worst(*pair) == Quality(39.9, 32.0, 0.012, 8)
+    assert quality.worst(one, Quality(50.0, 40.0, None, 8)).lpips is None
 
 
 def test_too_few_pictures_are_refused_and_leave_nothing(exported, pictures, tmp_path):

@@ -126,6 +126,8 @@ def test_a_batch_is_its_pictures_one_by_one(session):
         for image, hole, one, got in zip(images, holes, seeds, found, strict=True):
             want = session.complete(image, hole, k=2, seed=one)
             assert (got.images == want.images).all()
+    (got,) = session.complete_batch(images[:1], holes[:1], k=2, seed=np.array(7))
+    assert (got.images == session.complete(images[0], holes[0], k=2, seed=7).images).all()
     assert session.complete_batch([], []) == []
     stacked = session.complete_batch(np.stack([images[1]] * 2), np.stack([holes[1]] * 2), k=1)
     assert len(stacked) == 2

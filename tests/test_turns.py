@@ -214,10 +214,21 @@ def test_how_long_a_run_waits_changes_no_result(engine, picture, session, max_wa
             assert (job.result().images == want).all()
 
 
-@pytest.mark.parametrize("bad", [-1, -1e-9, math.nan, math.inf, "5", True, [1], 86_400_001, 1j])
+HUGE = pytest.param(10**400, id="huge")
+
+
+@pytest.mark.parametrize(
+    "bad", [-1, -1e-9, math.nan, math.inf, "5", True, [1], 86_400_001, HUGE, 1j]
+)
 def test_a_wait_that_is_none_is_refused(engine, bad):
     with pytest.raises(InputError, match="max_wait_ms must be a number from 0 to 86400000 or None"):
         picme_rt.Session(engine, max_wait_ms=bad)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_a_wait_is_for_the_cpu_alone(engine, backend):
+    with pytest.raises(InputError, match="max_wait_ms must be None on a GPU, got 5: it takes one"):
+        picme_rt.Session(engine, backend=backend, device="cuda", max_wait_ms=5)
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.0, "2", True, 4097])

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Trains, exports, and prints the engine's directory."""
     import torch
 
-    from picme_export import internal
+    from picme_export import internal, internal_windows
     from picme_rt import files, pyramid
     from picme_rt.errors import InputError
     from picme_training.internal import pages
@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"mask must have the picture's size {img.shape[0]} x {img.shape[1]}, got "
             f"{hole.shape[0]} x {hole.shape[1]} in {arguments.mask}"
         )
+    internal_windows.check_size(runs.plan(img, hole, given.size), given.preset)
     folder = arguments.out.with_name(f"{arguments.out.name}.run")
     scales = runs.learn(
         img, hole, given, folder,

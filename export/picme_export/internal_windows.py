@@ -11,13 +11,20 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from picme_rt import graph_shapes
+from picme_rt.errors import InputError
 from picme_rt.framing import Box
 from picme_rt.images import Hole
 from picme_rt.pyramid import REACH
 from picme_training.internal.cascade import Frozen
+from picme_training.internal.plan import Plan
+from picme_training.internal.presets import Preset
+from picme_training.internal.stack import BLOCKS
 
 MARGIN = 4
 """Known pixels around the hole that a result is joined to, and that it is enlarged with."""
+COUNTED = 0.9
+"""Share of a graph's values that `check_size` counts."""
 
 
 def windows(scales: Sequence[Frozen]) -> tuple[Box, ...]:
@@ -30,6 +37,39 @@ def windows(scales: Sequence[Frozen]) -> tuple[Box, ...]:
         left, right = _support(scale.columns, box.left, box.right)
         found.append(Box(top, left, bottom, right))
     return tuple(reversed(found))
+
+
+def check_size(plans: Sequence[Plan], preset: Preset) -> None:
+    """Refuses, before it is trained, a pyramid that no runtime would open.
+
+    Counted are the maps of the inner convolutions and of what follows them: nine tenths of all.
+
+    Args:
+        plans: The scales to be trained, the coarsest first.
+        preset: Their widths.
+
+    Raises:
+        InputError: Its graph would hold more than `graph_shapes.MOST_BYTES`.
+    """
+    size = plans[-1].level.hole.shape
+    box = _grown(_bounds(plans[-1].level.hole), MARGIN, size)
+    sides, floats = (box.bottom - box.top, box.right - box.left), 0
+    for one in reversed(plans):
+        here = one.level.hole.shape
+        # of the finest one's place here, what each scale between has grown it by, at most REACH
+        tall, wide = (
+            min(-(-side * own // whole) + 2 * REACH * (one.place < plans[-1].place), own)
+            for side, own, whole in zip(sides, here, size, strict=True)
+        )
+        layers = 2 * (BLOCKS - 1) * preset.width_of(one.place)
+        floats += layers * (tall + 2 * REACH) * (wide + 2 * REACH)
+    taken = 4 * floats / COUNTED
+    if taken > graph_shapes.MOST_BYTES:
+        raise InputError(
+            f"what a result takes must be at most {graph_shapes.MOST_BYTES / 2**30:.0f} GiB, got "
+            f"about {taken / 2**30:.1f} for the {sides[0]} x {sides[1]} pixels around the hole; "
+            "take a smaller --size, or --preset fast"
+        )
 
 
 def whole(scales: Sequence[Frozen]) -> tuple[Box, ...]:

@@ -18,6 +18,7 @@ _NOT_FOR_PLANS = (
     "licence",
     "commit",
     "rewrites",
+    "weights",
 )
 
 

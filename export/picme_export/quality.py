@@ -41,8 +41,19 @@ def measure(
                 continue
             with one_thread():
                 one = _compare(want, got, pictures, lpips)
-            found[precision] = min(one, found.get(precision, one), key=lambda each: each.psnr)
+            found[precision] = worst(one, found.get(precision, one))
     return found
+
+
+def worst(one: Quality, other: Quality) -> Quality:
+    """The worst of each number of two measurements of the same pictures."""
+    distances = [each.lpips for each in (one, other) if each.lpips is not None]
+    return Quality(
+        psnr=min(one.psnr, other.psnr),
+        least_psnr=min(one.least_psnr, other.least_psnr),
+        lpips=max(distances) if len(distances) == 2 else None,
+        pictures=one.pictures,
+    )
 
 
 def _complete(

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "in bf16, which TensorRT-RTX has no transposed convolution of; else cpu)",
     )  # fmt: skip
     parser.add_argument(
-        "--weights", choices=("fp32", "fp16"), default="fp32",
+        "--weights", choices=("fp32", "fp16"),
         help="how the weights of a checkpoint lie in the files: fp16 rounds them and takes half "
         "the space; what runs computes as before (default: fp32)",
     )  # fmt: skip
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
             provenance={name: value for name, value in entries.items() if value},
             calibration=calibration,
             rewritten_for=_rewritten_for(arguments),
-            weights=arguments.weights,
+            weights=arguments.weights or "fp32",
             force=arguments.force,
         )
     _print(arguments, errors)
@@ -127,7 +127,7 @@ def _check(arguments: argparse.Namespace) -> None:
                 "an engine must go with --calibration DIR, which adds a lower precision, or with "
                 f"--target or --pipeline, got {arguments.source} with none of them"
             )
-        for name in ("name", "card", "data", "licence", "commit", "rewrites"):
+        for name in ("name", "card", "data", "licence", "commit", "rewrites", "weights"):
             if getattr(arguments, name):
                 raise InputError(f"--{name} must go with a checkpoint, got it with an engine")
     if arguments.card is not None and not arguments.card.is_file():

@@ -76,7 +76,7 @@ def _check(
 
 
 def _windows(engine: Engine, shapes: Shapes, path: Path) -> Callable[[Box], Windows]:
-    @functools.lru_cache(maxsize=256)  # a check takes half a millisecond
+    @functools.lru_cache(maxsize=256)  # a check takes a millisecond
     def asked(box: Box) -> Windows:
         found = windows.windows(engine.size, engine.crops, box)
         try:
