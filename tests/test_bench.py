@@ -238,7 +238,9 @@ def test_tune_lower_lets_auto_be_another_precision(path, capsys, monkeypatch):
 
     monkeypatch.setattr(tuning, "tune", tune)
     assert bench(path, "--tune", "--lower", "--rounds", "1") == 0
+    assert "does not say how near lower precisions come" in capsys.readouterr().err
     assert bench(path, "--tune", "--rounds", "1") == 0
+    assert "lower precisions" not in capsys.readouterr().err
     assert asked == [True, False]
     assert bench(path, "--lower") == 1
     assert "--lower must go with --tune" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 python training/mend.py CONFIG OUT FROM --data cats256/train --lpips-weights lpips.safetensors
 
 Of the worst, of all the others turned, twice, and of these upright, which it keeps drawing as
-before, CONFIG's `batch` are in a step each. Needs torchmetrics: pip install '.[train,evaluate]'.
+before, CONFIG's `batch` are in a step each. Needs torchmetrics: pip install '.[train]'.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 python training/settle.py CONFIG OUT FROM --data cats256/train --lpips-weights lpips.safetensors
 
-Needs torchmetrics: pip install '.[train,evaluate]'.
+Needs torchmetrics: pip install '.[train]'.
 """
 
 import argparse

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--size", type=int, default=256,
-        help="pixels of the longer side that is learnt, at most (default: 256)",
+        help="pixels of the longer side that is learnt, at most: 25 to 1024 (default: 256)",
     )  # fmt: skip
     parser.add_argument(
         "--naive", choices=("dip", "dip-original", "patch", "telea"),

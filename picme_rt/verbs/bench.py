@@ -69,6 +69,13 @@ def run(arguments: argparse.Namespace) -> None:
     loaded = engine.load(arguments.engine)
     tuned = None
     if arguments.tune:
+        if arguments.lower and not loaded.quality:
+            print(
+                f"picme: {arguments.engine} does not say how near lower precisions come, so auto "
+                "stays in fp32: `picme export ENGINE -o OUT --calibration DIR --lpips-weights "
+                "FILE` makes an engine that does",
+                file=sys.stderr,
+            )
         choices.check(loaded, backends.BACKENDS)  # now, not after minutes
         measured = tuning.tune(
             loaded, lower=arguments.lower, progress=lambda pairs: tqdm(pairs, disable=None)

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="a torch device (default: cpu)")
     parser.add_argument(
         "--start-from", type=Path, metavar="PLACE",
-        help="begin with the weights of this run, checkpoint or engine",
+        help="begin with the weights of this run, checkpoint or engine; D is new where it has none",
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     parser.add_argument(
