@@ -3,6 +3,7 @@
 One run at a time; results of k are made in buckets (`device_buffers.bucket`).
 """
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from picme_rt.device_run import Asked, DeviceRun, Kernels, Queued, Way
 from picme_rt.dlpack import CUDA
 from picme_rt.encoded import Mixture, Request
 from picme_rt.engine import Engine
-from picme_rt.errors import ClosedError
+from picme_rt.errors import ClosedError, UnavailableError
 from picme_rt.framing import Box
 from picme_rt.images import Image
 from picme_rt.models import CLOSED
@@ -149,12 +150,12 @@ class DevicePipeline:
         with self._turn:
             if self._networks is None:
                 return
+            self._networks = None  # now: nothing is to be freed twice, whatever happens
             with self._cuda.use():
-                for run in self._runs.values():
-                    run.close()
-                self._runs.clear()
-                self._networks = None
-                self._cuda.destroy_stream(self._stream)
+                while self._runs:
+                    self._runs.popitem()[1].close()
+                with contextlib.suppress(UnavailableError):  # CUDA may be in an error
+                    self._cuda.destroy_stream(self._stream)
 
     def check_open(self) -> _Networks:
         """The plans.

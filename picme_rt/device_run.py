@@ -7,6 +7,7 @@ from then on a run is one call; a graph keeps k, first, mode, primitive and temp
 """
 
 import contextlib
+import gc
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -193,13 +194,16 @@ class DeviceRun:
         return kept
 
     def close(self) -> None:
-        """Frees everything."""
-        for graph in self._graphs.values():
-            if graph is not None:
-                self._cuda.destroy_graph(graph)
+        """Frees everything, each thing once, whatever CUDA says to it: it may be in an error."""
+        graphs = [graph for graph in self._graphs.values() if graph is not None]
         self._graphs.clear()
-        self._cuda.free(self._begin)
-        self._cuda.free_host(self._host)
+        for graph in graphs:
+            with contextlib.suppress(UnavailableError):
+                self._cuda.destroy_graph(graph)
+        with contextlib.suppress(UnavailableError):
+            self._cuda.free(self._begin)
+        with contextlib.suppress(UnavailableError):
+            self._cuda.free_host(self._host)
         del self._encoder, self._decoder
 
     def _view(self, name: str) -> NDArray[Any]:
@@ -208,14 +212,20 @@ class DeviceRun:
         return part.view(dtype).reshape(shape)
 
     def _capture(self, canvases: PackedCanvases, way: Way) -> int:
-        self._cuda.begin_capture(self._stream)
+        collects = gc.isenabled()
+        gc.disable()  # a result that it finds would be freed, which no capture survives
         try:
-            self._queue(canvases, way)
-        except BaseException:
-            with contextlib.suppress(UnavailableError):  # the first error is the one to be read
-                self._cuda.destroy_graph(self._cuda.end_capture(self._stream))
-            raise
-        return self._cuda.end_capture(self._stream)
+            self._cuda.begin_capture(self._stream)
+            try:
+                self._queue(canvases, way)
+            except BaseException:
+                with contextlib.suppress(UnavailableError):  # the first error is the one to be read
+                    self._cuda.destroy_graph(self._cuda.end_capture(self._stream))
+                raise
+            return self._cuda.end_capture(self._stream)
+        finally:
+            if collects:
+                gc.enable()
 
     def _queue(self, canvases: PackedCanvases, way: Way) -> None:
         request, on, stream = way.request, self._on_device, self._stream

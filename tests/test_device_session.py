@@ -1,6 +1,7 @@
 """Sessions of backend tensorrt on a fake GPU: results, order of the work, waiting, ends."""
 
 import dataclasses
+import gc
 import hashlib
 import json
 import shutil
@@ -14,7 +15,7 @@ import pytest
 import picme_rt
 from picme_rt import cuda_runtime, device_pipeline, device_run, plans
 from picme_rt import engine as engines
-from picme_rt.backends import tensorrt_library
+from picme_rt.backends import tensorrt, tensorrt_library
 from picme_rt.errors import ClosedError, EngineError, InputError, UnavailableError
 
 RUN = ["copy there", "encoder", "sample_gmm", "decoder", "composite", "copy back", "wait"]
@@ -469,6 +470,50 @@ def test_a_size_that_a_plan_refuses_leaves_nothing_behind(gpu, engine, tmp_path,
         assert not gpu.memory
         assert not gpu.pinned
         assert session.complete(*picture, k=1).images.shape[0] == 1
+
+
+def test_a_context_that_there_is_no_memory_for_is_one_error(gpu, planned, picture, monkeypatch):
+    with picme_rt.Session(planned, backend="tensorrt") as session:
+        monkeypatch.setattr(tensorrt, "_new_context", lambda *_: None)
+        with pytest.raises(UnavailableError, match=r"has no context for these .*--max-batch"):
+            session.complete(*picture, k=1)
+        assert not gpu.memory
+
+
+def test_closing_after_an_error_of_cuda_hides_nothing_and_frees_once(
+    gpu, planned, picture, monkeypatch
+):
+    asked = []
+
+    def broken(free):
+        def call(what):
+            asked.append(what)
+            free(what)
+            raise UnavailableError("an illegal address")
+
+        return call
+
+    session = picme_rt.Session(planned, backend="tensorrt")
+    for _ in range(2):  # the second is captured
+        session.complete(*picture, k=1)
+    for name in ("free", "free_host", "destroy_graph", "destroy_stream"):
+        monkeypatch.setattr(gpu, name, broken(getattr(gpu, name)))
+    with pytest.raises(ValueError, match="of the caller"), session:
+        raise ValueError("of the caller")
+    assert len(asked) >= 4
+    session.close()
+    assert len(asked) == len({id(what) for what in asked})
+
+
+def test_nothing_is_collected_while_a_graph_is_captured(gpu, opened, picture, monkeypatch):
+    collects, begin = [], gpu.begin_capture
+    monkeypatch.setattr(
+        gpu, "begin_capture", lambda stream: collects.append(gc.isenabled()) or begin(stream)
+    )
+    for _ in range(2):
+        opened.complete(*picture, k=1)
+    assert collects == [False]
+    assert gc.isenabled()
 
 
 def test_the_wrong_precision_or_device_is_refused(gpu, planned):

@@ -182,16 +182,57 @@ def test_values_are_freed_as_soon_as_nobody_takes_them(tiny):
     assert left == {"picture"}
 
 
-def test_the_processs_settings_of_torch_are_put_back():
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.deterministic
+def tf32():
+    """Whether matrices and convolutions may use it, and what was set to say so."""
+    every = torch.backends
+    parts = every, every.cuda.matmul, every.cudnn, every.cudnn.conv, every.cudnn.rnn
+    return [part.fp32_precision for part in parts]
+
+
+NEW = {"all": (torch.backends,), "matmul": (torch.backends.cuda.matmul,)}
+NEW |= {"conv": (torch.backends.cudnn.conv,), "none": ()}
+
+
+@pytest.mark.parametrize("part", NEW)
+@pytest.mark.parametrize("value", ["ieee", "tf32"])
+def test_the_processs_settings_of_torch_are_put_back(part, value):
+    """Whichever of its two ways of saying it somebody has used; mixed, torch's older one raises."""
+    begun, cudnn = tf32(), torch.backends.cudnn
+    try:
+        for one in NEW[part]:
+            one.fp32_precision = value
+        before = tf32(), cudnn.deterministic, cudnn.benchmark
+        with torch_recording.arithmetic("tf32"):
+            assert {*tf32()[1:2], *tf32()[3:]} == {"tf32"}
+            assert cudnn.deterministic
+            with torch_recording.arithmetic("fp16"):
+                assert {*tf32()[1:2], *tf32()[3:]} == {"ieee"}
+        assert (tf32(), cudnn.deterministic, cudnn.benchmark) == before
+        torch.backends.fp32_precision = "ieee" if value == "tf32" else "tf32"
+        reached = torch.backends.cuda.matmul.fp32_precision != value
+        assert reached == (part not in ("matmul",))  # what was not set by itself follows the whole
+    finally:
+        torch.backends.fp32_precision = "none"
+        for one, own in ((torch.backends.cuda.matmul, begun[1]), (cudnn.conv, begun[3])):
+            one.fp32_precision = own
+        cudnn.rnn.fp32_precision = begun[4]
+    assert tf32() == begun
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_older_torchs_settings_are_put_back(monkeypatch):
+    monkeypatch.setattr(torch_recording, "_BY_PART", False)
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     with torch_recording.arithmetic("tf32"):
         assert torch.get_float32_matmul_precision() == "high"
         assert torch.backends.cudnn.allow_tf32
-        assert torch.backends.cudnn.deterministic
         with torch_recording.arithmetic("fp16"):
             assert torch.get_float32_matmul_precision() == "highest"
             assert not torch.backends.cudnn.allow_tf32
-    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.deterministic) == before
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+
+
+def test_threads_of_torch_are_put_back():
     threads = torch.get_num_threads()
     with torch_recording.OnCpu(threads + 1).queueing():
         assert torch.get_num_threads() == threads + 1

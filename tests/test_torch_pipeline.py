@@ -11,7 +11,7 @@ from picme_rt import backends, encoded, kernels, torch_model
 from picme_rt import engine as engines
 from picme_rt.backends import graphs, torch_launches, torch_pipeline, torch_recording
 from picme_rt.backends import torch as torch_backend
-from picme_rt.errors import ClosedError, EngineError, InputError
+from picme_rt.errors import ClosedError, EngineError, InputError, UnavailableError
 
 N = 3  # latents a run
 ON_CPU = torch.device("cpu")
@@ -260,6 +260,19 @@ def test_the_extremes_are_those_of_this_call(pipeline, engine, picture):
     for name, value in kept.items():
         layer.values[name].copy_(value)
     assert pipeline.complete(*call).extremes == usual
+
+
+@pytest.mark.parametrize("call", ["complete", "encode"])
+def test_what_torch_raises_is_one_error(model, recorder, picture, monkeypatch, call):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    image, hole = picture[0], picture[1] > 0
+    prepared = model.encode(image, hole)
+    ask = {"complete": lambda: prepared.complete(k=1), "encode": lambda: model.encode(image, hole)}
+    monkeypatch.setattr(type(recorder), "queueing", full)
+    with pytest.raises(UnavailableError, match=r"torch did not compute .* of memory\. Tried to"):
+        ask[call]()
 
 
 def test_what_is_closed_says_so(engine, pipeline, picture):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from picme_rt.errors import EngineError, one_line
+from picme_rt.errors import EngineError, PicmeError, one_line
 from picme_rt.framing import Box
 from picme_rt.tensors import Graph, Tensor
 from picme_rt.turns import Turns
@@ -113,9 +113,20 @@ class Pool:
         self._lock = threading.Lock()
 
     def take(self) -> Runner:
-        """A runner that is the caller's until it is given back."""
+        """A runner that is the caller's until it is given back.
+
+        Raises:
+            EngineError: There is none, and no other can be made.
+        """
         with self._lock:
-            return self._free.pop() if self._free else self._make()
+            if self._free:
+                return self._free.pop()
+            try:
+                return self._make()
+            except PicmeError:
+                raise
+            except Exception as exc:  # as in `run`; a GPU may be full
+                raise EngineError(f"the {self._role} has no buffers: {one_line(exc)}") from exc
 
     def give(self, runner: Runner) -> None:
         """Takes a runner back."""

@@ -1,7 +1,6 @@
 """ONNX Runtime: the backend that runs everywhere; onnxruntime_cuda.py has what is a GPU's."""
 
 import importlib
-import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -43,7 +42,7 @@ def load(
     if device.kind == "cuda":
         onnxruntime_cuda.check(ort, device)
         onnxruntime_cuda.preload(ort)
-        turns = Turns(1)  # a CUDA graph of one session is replayed by one call at a time
+        turns = Turns(1)  # a GPU computes one call at a time
     return HostBackend(
         settings,
         graphs.variant,
@@ -109,11 +108,10 @@ def _runners(
         return meeting.runners(graph.table, batch, settings.threads, compiled, calls)
     session = _session(ort, graph, device, settings.threads)
     onnxruntime_cuda.check_taken(session, device)
-    numbers = itertools.count(1)
 
     def make() -> Runner:
         return onnxruntime_cuda.CudaRunner(
-            ort, session, graph.table, batch, device=device, crops=crops, number=next(numbers)
+            ort, session, graph.table, batch, device=device, crops=crops
         )
 
     return Runners(make, None)
@@ -124,7 +122,7 @@ def _session(
 ) -> "onnxruntime.InferenceSession":
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.kind == "cuda":
-        providers = onnxruntime_cuda.providers(device, graph.table)
+        providers = onnxruntime_cuda.providers(device)
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what fails is raised, not printed as well
     options.use_deterministic_compute = device.kind == "cuda"  # the CPU is so anyway

@@ -47,17 +47,16 @@ def check(ort: ModuleType, device: Device) -> None:
     devices.check_gpu(device)
 
 
-def providers(device: Device, table: Graph) -> list[tuple[str, dict[str, str]]]:
+def providers(device: Device) -> list[tuple[str, dict[str, str]]]:
     """The CUDA provider alone, with strict float32.
 
-    A graph that takes a box has a few integers computed by the host, which a CUDA graph has not.
+    No CUDA graphs: ONNX Runtime records them thread by thread, keeps each with its thread's context
+    until the end, and while it records, no other thread of the process may ask CUDA for memory.
     """
-    graph = all(tensor.batched for tensor in table.inputs)
     options = {
         "device_id": str(device.number),
         "use_tf32": "0",
         "cudnn_conv_algo_search": "HEURISTIC",  # no algorithm depends on a time that was measured
-        "enable_cuda_graph": "1" if graph else "0",
     }
     return [(PROVIDER, options)]
 
@@ -94,7 +93,6 @@ class CudaRunner:
         batch: Items a call.
         device: The GPU.
         crops: Of a decoder; it always makes the whole picture here.
-        number: Another one for each runner of a session: a CUDA graph has its runner's addresses.
     """
 
     def __init__(
@@ -106,7 +104,6 @@ class CudaRunner:
         *,
         device: Device,
         crops: tuple[Crop, ...],
-        number: int,
     ):
         self.inputs, self.outputs = buffers(table.inputs, batch), buffers(table.outputs, batch)
         self._session, self._binding = session, session.io_binding()
@@ -115,8 +112,6 @@ class CudaRunner:
             rows[:] = windows(side, crops, Box(0, 0, side, side)).rows
             self._rows = ort.OrtValue.ortvalue_from_numpy(rows)
             self._binding.bind_ortvalue_input("box", self._rows)
-        self._options = ort.RunOptions()
-        self._options.add_run_config_entry("gpu_graph_id", str(number))
         place = ("cuda", device.number)
         self._given: dict[str, Any] = {}
         for name, array in self.inputs.items():
@@ -133,11 +128,11 @@ class CudaRunner:
         raise AssertionError
 
     def run(self) -> None:
-        """See `Runner`; addresses stay, so a CUDA graph may be replayed."""
+        """See `Runner`."""
         for name, array in self.inputs.items():
             self._given[name].update_inplace(array)
         self._binding.synchronize_inputs()
-        self._session.run_with_iobinding(self._binding, self._options)
+        self._session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
         for name, array in self.outputs.items():
             found: NDArray[Any] = self._made[name].numpy()

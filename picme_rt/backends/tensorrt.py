@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from picme_rt.backends.tensorrt_library import Library
 from picme_rt.device_buffers import Layout
-from picme_rt.errors import EngineError
+from picme_rt.errors import EngineError, UnavailableError
 from picme_rt.plans import ROLES, Plans
 from picme_rt.tensors import Graph
 
@@ -80,11 +80,17 @@ class Context:
 
     Raises:
         EngineError: The network does not take these shapes.
+        UnavailableError: There is no memory for it.
     """
 
     def __init__(self, library: Library, network: Any, table: Graph, layout: Layout, begin: int):
         self._library = library
         self._context = _new_context(library.module, network)
+        if self._context is None:
+            raise UnavailableError(
+                f"{library.name} has no context for these sizes: {library.why()}; free memory of "
+                "the GPU, or build plans with a smaller --max-batch or --max-k"
+            )
         for tensor in table.inputs:
             shape = layout.buffers[tensor.name].shape
             if not self._context.set_input_shape(tensor.name, shape):

@@ -7,6 +7,7 @@ computed as its rounding says, in float32: right, and no faster.
 
 import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,7 +45,7 @@ def load(graphs: Graphs, settings: Settings, turns: Turns) -> HostBackend:
     return HostBackend(
         settings,
         graphs.variant,
-        turns,
+        turns if device.kind == "cpu" else Turns(1),  # a GPU computes one call at a time
         encoder=_runners(encoder, graphs.encoder, 1, settings, None),
         decoder=Runners(
             _runners(decoder, graphs.decoder, settings.micro_batch, settings, rows), None
@@ -68,18 +69,19 @@ def pipeline(engine: Engine, settings: Settings) -> "Pipeline":
 
     from picme_rt.backends import torch_launches, torch_pipeline, torch_recording
 
-    recorder = torch_recording.OnCuda(torch.device(settings.device))
-    encoder, decoder = networks(checked, settings)
-    return torch_pipeline.Pipeline(
-        encoder,
-        decoder,
-        engine.tables,
-        rows=whole(checked),
-        pictures=1,
-        latents=settings.micro_batch,
-        recorder=recorder,
-        launches=torch_launches.OnGpu(recorder.stream),
-    )
+    with torch_recording.reported():
+        recorder = torch_recording.OnCuda(torch.device(settings.device))
+        encoder, decoder = networks(checked, settings)
+        return torch_pipeline.Pipeline(
+            encoder,
+            decoder,
+            engine.tables,
+            rows=whole(checked),
+            pictures=1,
+            latents=settings.micro_batch,
+            recorder=recorder,
+            launches=torch_launches.OnGpu(recorder.stream),
+        )
 
 
 def check(device: Device, precision: str) -> None:
@@ -110,12 +112,22 @@ def check(device: Device, precision: str) -> None:
     if not torch.cuda.is_available():
         raise UnavailableError(
             f"device {device.name} needs an NVIDIA GPU and its driver, torch {torch.__version__} "
-            "sees none; install the driver (nvidia-smi shows it), or use device='cpu'"
+            f"sees none ({_why_not(torch)}); install a driver (nvidia-smi shows it), or use "
+            "device='cpu'"
         )
     if device.number >= (count := torch.cuda.device_count()):
         raise UnavailableError(
             f"device must be one of the {count} GPUs here, cuda:0 on, got {device.name}"
         )
+
+
+def _why_not(torch: ModuleType) -> str:
+    """What torch says itself: no driver, or one that is too old for it."""
+    try:
+        torch.cuda.init()
+    except Exception as exc:  # of several kinds
+        return one_line(exc)
+    return "it does not say why"
 
 
 def networks(graphs: Graphs, settings: Settings) -> "tuple[Network, Network]":

@@ -17,7 +17,7 @@ from torch import Tensor
 from picme_rt import packed_canvases
 from picme_rt.backends.torch_launches import Drawn, Frames, Launches
 from picme_rt.backends.torch_network import Network
-from picme_rt.backends.torch_recording import Recorder
+from picme_rt.backends.torch_recording import Recorder, reported
 from picme_rt.composite import Canvas, Fit
 from picme_rt.encoded import Mixture, Request
 from picme_rt.images import Float
@@ -101,6 +101,7 @@ class Pipeline:
         self._encode = recorder.record(self._call_encoder, encoder.precision)
         self._decode = recorder.record(self._call_decoder, decoder.precision)
 
+    @reported()
     def encode(self, fits: Sequence[Fit], canvases: Sequence[Canvas]) -> Layer:
         """Queues Algorithm 2, lines 1-2, for one region of each of B pictures."""
         packed = packed_canvases.pack(canvases)
@@ -112,11 +113,13 @@ class Pipeline:
             data = self._uploaded(packed.data)
         return Layer(values, Frames(canvases, packed, data))
 
+    @reported()
     def mixture(self, layer: Layer) -> Mixture:
         """What latents of a layer are drawn from."""
         with self._recorder.queueing():
             return Mixture(*(layer.values[name].cpu().numpy() for name in Mixture._fields))
 
+    @reported()
     def complete(
         self,
         layers: Sequence[Layer],

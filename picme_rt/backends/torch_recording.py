@@ -6,13 +6,16 @@ The one seam between what a pipeline does and how it gets to a GPU: all else run
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+
+from picme_rt.errors import PicmeError, UnavailableError, one_line
 
 Replay = Callable[[], None]
 _WARM_UP = 3  # kernels are loaded and work space is taken outside of the capture
 _settings = threading.RLock()
+_BY_PART = hasattr(torch.backends, "fp32_precision")
 
 
 class Recorder(Protocol):
@@ -49,18 +52,68 @@ def arithmetic(precision: str) -> Iterator[None]:
     These are settings of the process in torch: who computes something else meanwhile would see
     them, so they hold while a graph is recorded, or one call queued, and no longer.
     """
-    with (
-        _settings,
-        torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=precision == "tf32"
-        ),
-    ):
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+    tf32 = precision == "tf32"
+    with _settings, _algorithms(), (_parts if _BY_PART else _whole)(tf32):
+        yield
+
+
+@contextmanager
+def _algorithms() -> Iterator[None]:
+    cudnn, wanted = torch.backends.cudnn, (True, False, True)
+    names = "enabled", "benchmark", "deterministic"
+    before = [getattr(cudnn, name) for name in names]
+    try:
+        for name, value in zip(names, wanted, strict=True):
+            setattr(cudnn, name, value)
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(cudnn, name, value)
+
+
+@contextmanager
+def _parts(tf32: bool) -> Iterator[None]:
+    """By the names that torch has from 2.9 on; where these are used the older ones raise."""
+    every: Any = torch.backends  # these names are in no stub of torch's
+    cudnn = every.cudnn
+    parts = [(every.cuda.matmul, every), (cudnn.conv, cudnn), (cudnn.rnn, cudnn)]
+    before = [part.fp32_precision for part, _ in parts]
+    try:
+        for part, _ in parts:
+            part.fp32_precision = "tf32" if tf32 else "ieee"
+        yield
+    finally:
+        for (part, whole), value in zip(parts, before, strict=True):
+            # what it had from the whole it has from there again
+            part.fp32_precision = "none" if value == whole.fp32_precision else value
+
+
+@contextmanager
+def _whole(tf32: bool) -> Iterator[None]:
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        cudnn.allow_tf32 = tf32
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """What torch raises becomes one error of ours: a GPU that is full, taken or unknown to it.
+
+    Raises:
+        UnavailableError: torch did not compute.
+    """
+    try:
+        yield
+    except PicmeError:
+        raise
+    except RuntimeError as exc:
+        raise UnavailableError(f"torch did not compute on the device: {one_line(exc)}") from exc
 
 
 class OnCpu:
