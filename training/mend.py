@@ -2,8 +2,8 @@
 
 python training/mend.py CONFIG OUT FROM --data cats256/train --lpips-weights lpips.safetensors
 
-Of the worst, of all the others turned, twice, and of these upright, which it keeps drawing as
-before, CONFIG's `batch` are in a step each. Needs torchmetrics: pip install '.[train]'.
+Of the worst, of all the others turned, and of these upright, which it keeps drawing as before,
+CONFIG's `batch` are in a step each. Needs torchmetrics: pip install '.[train]'.
 """
 
 import argparse

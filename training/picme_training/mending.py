@@ -3,10 +3,9 @@
 Few pictures of a data set show a head that is turned away; what a network learns from the many
 frontal ones stands in their way, and in training they count for little. Each step here has two
 kinds of pictures. Of those to be taught a completion is drawn of any primitive, all alike, and
-compared with the original by LPIPS and SSIM: of the worst the farthest of a few, of the others two,
-of two primitives, which are to stay as far apart as they were. Of those to be kept the same is
-drawn of the network as it was, and the network is to draw that again: learning without forgetting
-(Li and Hoiem 2016).
+compared with the original by LPIPS and SSIM, of the worst the farthest of a few. Of those to be
+kept the same is drawn of the network as it was, and the network is to draw that again: learning
+without forgetting (Li and Hoiem 2016).
 Distances to an original prefer a vague eye to one in the wrong place: D, which learns meanwhile,
 is what an eye has to pass for one (Eq. 7; LSGAN's own goal 1, the scores weighed by the hole).
 
@@ -34,8 +33,6 @@ from picme_training.perceptual import Lpips
 
 TAUGHT, SIMILARITY = 0.8, 0.45
 """Weights of LPIPS and of 1 - SSIM, to originals."""
-APART, FARTHER = 0.6, 1.05
-"""Weight of what LPIPS of a pair is short of so many times what it was."""
 KEPT = 0.8
 """Weight of LPIPS plus L1 to what the network drew before, of the pictures to be kept."""
 MEANS, SIGMAS, ALPHAS = 0.005, 0.3, 0.1
@@ -53,9 +50,8 @@ LOOK = 16
 """Pictures that are completed side by side to see how well."""
 CANDIDATES = 3
 """Completions of each of the worst, of which the farthest from the original is taught."""
-LEAST, NEAREST = 0.8, 0.7
-"""Least share that is left of a side when a picture is stretched, as a head seen from the side is,
-and of both when it is shown from nearer by."""
+LEAST = 0.78
+"""Least share of a side that is left when a picture is stretched: a head seen from the side."""
 
 
 class Step(NamedTuple):
@@ -65,7 +61,6 @@ class Step(NamedTuple):
         lpips: Of the taught completions to their originals.
         ssim: Likewise.
         kept: LPIPS of the others to what was drawn before.
-        pairs: LPIPS of two completions of one picture to each other.
         adversarial: (D - 1)^2 of all completions.
         judge: LSGAN's loss of D.
     """
@@ -73,7 +68,6 @@ class Step(NamedTuple):
     lpips: float
     ssim: float
     kept: float
-    pairs: float
     adversarial: float
     judge: float
 
@@ -128,7 +122,7 @@ def mend(
         model: A trained network of preset `cats`.
         judge: D; a new one, or one that has learnt with such a network.
         worst: (image, hole) by step, of the pictures that are completed worst.
-        others: Likewise, of pictures to learn with two completions each.
+        others: Likewise, of other pictures to learn.
         kept: Likewise, of pictures to draw as before.
         lpips: The perceptual measure.
         schedule: `steps`, `lr`, `lr_discriminator`, `decay` and `seed` are used.
@@ -155,30 +149,26 @@ def mend(
 
 
 class _Batch(NamedTuple):
-    """One step's pictures and what is wanted of them: the worst, the others twice, the kept.
+    """One step's pictures, the first `taught` of them to be taught, and what is wanted of them.
 
     Attributes:
         image: (B, 3, S, S).
         hole: (B, 1, S, S).
-        worst: How many.
-        taught: How many with the others, twice.
+        taught: How many.
         drawn: What chance says.
         was: The mixture of the network as it was.
         before: (B - taught, 3, S, S), what it drew of the kept ones.
         goal: LPIPS's taps of the originals of the taught ones and of `before`.
-        apart: (the others,) LPIPS of the two that the network as it was draws of each.
         original: What D sees of all originals.
     """
 
     image: Tensor
     hole: Tensor
-    worst: int
     taught: int
     drawn: Drawn
     was: Mixture
     before: Tensor
     goal: list[Tensor]
-    apart: Tensor
     original: list[Tensor]
 
 
@@ -228,28 +218,22 @@ class _Mending:
         (image, hole), (other, other_hole), (same, same_hole) = (
             batches.batch(step) for batches in (worst, others, kept)
         )
-        few, many = len(image), len(other)
-        count = few + 2 * many
-        image = self._stretched(torch.cat([image, other]))
-        image = torch.cat([image, image[few:], same])
-        hole = torch.cat([hole, other_hole, other_hole, same_hole])
+        few, count = len(image), len(image) + len(other)
+        image = torch.cat([self._stretched(torch.cat([image, other])), same])
+        hole = torch.cat([hole, other_hole, same_hole])
         encoding, was = self._before.encode(image, hole)
-        drawn = self._drawn(was, image, hole, few, many)
-        before = _completed(self._before, encoding, was, drawn, image, hole)[few:]
+        drawn = self._drawn(was, image, hole, few, count)
+        before = _completed(self._before, encoding, was, drawn, image, hole)[count:]
         taps = self._lpips.taps(torch.cat([image, before]))
-        apart = self._pairs([tap[len(image) :] for tap in taps], 0, many)
-        goal = [torch.cat([tap[:count], tap[len(image) + 2 * many :]]) for tap in taps]
+        goal = [torch.cat([tap[:count], tap[len(image) :]]) for tap in taps]
         original = self._judge.seen(image, [tap[: len(image)] for tap in taps])
-        before = before[2 * many :]
-        return _Batch(image, hole, few, count, drawn, was, before, goal, apart, original)
+        return _Batch(image, hole, count, drawn, was, before, goal, original)
 
-    def _drawn(self, was: Mixture, image: Tensor, hole: Tensor, few: int, many: int) -> Drawn:
-        """Of the worst what is farthest, of the others two primitives each, of the kept any."""
-        drawn, primitives = self._any(was), was.mu.shape[1]
-        # each primitive is taught alike: one that is seldom drawn fails as visibly
-        first = torch.randint(primitives, (many,), generator=self._generator)
-        further = torch.randint(1, max(2, primitives), (many,), generator=self._generator)
-        drawn.primitive[few : few + 2 * many] = torch.cat([first, (first + further) % primitives])
+    def _drawn(self, was: Mixture, image: Tensor, hole: Tensor, few: int, count: int) -> Drawn:
+        """Of the worst what is farthest, of what else is taught any primitive, all alike."""
+        drawn = self._any(was)
+        # one that is seldom drawn fails as visibly
+        drawn.primitive[:count].random_(0, was.mu.shape[1], generator=self._generator)
         for all_, worst in zip(drawn, self._farthest(image[:few], hole[:few]), strict=True):
             all_[:few] = worst
         return drawn
@@ -271,11 +255,6 @@ class _Mending:
     def _any(self, mixture: Mixture) -> Drawn:
         return _draw(mixture, self._model.latent_dim, self._generator)
 
-    def _pairs(self, taps: list[Tensor], begin: int, many: int) -> Tensor:
-        """LPIPS, (many,), of the two completions of each of the others, from row `begin` on."""
-        halves = slice(begin, begin + many), slice(begin + many, begin + 2 * many)
-        return self._lpips.between(*([tap[rows] for tap in taps] for rows in halves))
-
     def _made(self, batch: _Batch) -> tuple[Tensor, Mixture]:
         encoding, now = self._model.encode(batch.image, batch.hole)
         made = _completed(self._model, encoding, now, batch.drawn, batch.image, batch.hole)
@@ -285,10 +264,9 @@ class _Mending:
         made, now = self._made(batch)
         taps = self._lpips.taps(made)
         features = self._judge.seen(made, taps)
-        few, count = batch.worst, batch.taught
+        count = batch.taught
         each = self._lpips.between(taps, batch.goal)
         distance, kept = each[:count].mean(), each[count:].mean()
-        pairs = self._pairs(taps, few, (count - few) // 2)
         ssim = structural_similarity_index_measure(
             (made[:count] + 1) / 2, (batch.image[:count] + 1) / 2, data_range=1.0
         )
@@ -303,14 +281,13 @@ class _Mending:
         self._judge.requires_grad_(True)
         loss = TAUGHT * distance + SIMILARITY * (1 - ssim) + _way(batch.was, now)
         loss = loss + KEPT * (kept + F.l1_loss(made[count:], batch.before))
-        loss = loss + APART * F.relu(FARTHER * batch.apart - pairs).mean()
         loss = loss + self._loss.adversarial * adversarial
         self._adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         nn.utils.clip_grad_norm_(self._weights, NORM)
         self._adam.step()
         judged = self._judge_step(batch, made.detach(), [one.detach() for one in features])
-        seen = (distance, ssim, kept, pairs.mean(), adversarial, judged)
+        seen = (distance, ssim, kept, adversarial, judged)
         return Step(*(one.item() for one in seen))
 
     def _judge_step(self, batch: _Batch, made: Tensor, features: list[Tensor]) -> Tensor:
@@ -324,13 +301,10 @@ class _Mending:
         return loss
 
     def _stretched(self, image: Tensor) -> Tensor:
-        """Half of the pictures made wider and higher by up to 1 / LEAST each, half shown nearer."""
+        """Half of the pictures made wider and higher by up to 1 / LEAST each, a part shown."""
         draw = self._generator
-        keep = torch.ones(len(image), 2)
-        for least, sides in ((LEAST, 2), (NEAREST, 1)):
-            share = torch.rand(len(image), sides, generator=draw).mul_(1 - least).add_(least)
-            share[torch.rand(len(image), generator=draw) < 0.5] = 1
-            keep = keep * share
+        keep = torch.rand(len(image), 2, generator=draw).mul_(1 - LEAST).add_(LEAST)
+        keep[torch.rand(len(image), generator=draw) < 0.5] = 1
         moves = (2 * torch.rand(len(image), 2, generator=draw) - 1) * (1 - keep)
         affine = torch.cat([torch.diag_embed(keep), moves[:, :, None]], dim=2)
         grid = F.affine_grid(affine, list(image.shape), align_corners=False)
