@@ -131,11 +131,18 @@ def _own_directory(folder: Path) -> Iterator[Path]:
             break
         except (BlockingIOError, FileNotFoundError):
             continue  # a sweep came before the lock and took it for a dead writer's
+        except BaseException:  # Ctrl-C
+            shutil.rmtree(own, ignore_errors=True)
+            raise
     try:
         yield own
     finally:
         try:
             _clear(own)
+        except KeyboardInterrupt:  # in the middle of it: what is left would lie there until a sweep
+            if own.exists():
+                _clear(own)
+            raise
         finally:
             if lock is not None:
                 os.close(lock)
