@@ -141,9 +141,7 @@ def _part(img: Image, hole: Hole, small: Float, inside: Hole, box: Box) -> Detai
     query_at.ravel()[queries] = np.arange(len(queries), dtype=np.int32)
     valid = ~_touched(made_up) & inner
     keys = np.flatnonzero(valid).astype(np.int32)
-    # any keys, spread over the picture, and the same for every result
-    places = np.arange(len(queries), dtype=np.int64) * 40503 % max(len(keys), 1)
-    start = keys[places] if len(keys) else queries
+    start = patch_search.any_keys(len(queries), keys) if len(keys) else queries
     return Detail(
         box, here, known, beyond.astype(np.float32), valid, keys, queries, query_at, start,
         rows, columns,

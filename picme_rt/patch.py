@@ -128,7 +128,8 @@ def complete(prepared: Prepared, seed: int, index: int, temperature: float) -> F
             current = level.known.copy()
             _vote(level, found, level.trust, current)
         elif len(level.queries) * len(level.keys) > BEGIN:
-            found = _any_keys(level)  # a mesh leaves no keys at half the size
+            # a mesh leaves no keys at half the size
+            found = patch_search.any_keys(len(level.queries), level.keys)
         place = _SEARCH_PLACE + number * PASSES[0] * ROUNDS
         for _ in range(PASSES[min(number, len(PASSES) - 1)]):
             pixels = np.zeros((*level.hole.shape, 4), np.int16)
@@ -271,13 +272,8 @@ def _lifted(coarse: Level, fine: Level, found: Places) -> Places:
     new_y, new_x = new_y.clip(REACH, height - REACH - 1), new_x.clip(REACH, width - REACH - 1)
     good = (query >= 0) & fine.valid[new_y, new_x]
     # where that is no key: any; search mends it
-    return np.where(good, new_y * width + new_x, _any_keys(fine)).astype(np.int32)
-
-
-def _any_keys(level: Level) -> Places:
-    """A key for each query, spread over the picture, the same for every result."""
-    places = np.arange(len(level.queries), dtype=np.int64) * 40503 % len(level.keys)
-    return level.keys[places]
+    other = patch_search.any_keys(len(fine.queries), fine.keys)
+    return np.where(good, new_y * width + new_x, other).astype(np.int32)
 
 
 def _nearness(distance: Places) -> Float:

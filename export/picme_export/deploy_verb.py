@@ -66,7 +66,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.out is None:
         raise InputError(f"{what} needs -o OUT, the file or directory to be made")
     others = ["calibration", "lpips_weights", "card", "data", "licence", "commit"]
-    others += ["rewrites", "weights", "gpu"]
+    others += ["rewrites", "weights", "gpu"]  # what was traced from a checkpoint, and plans
     wrong = [name for name in others if getattr(arguments, name)]
     wrong += ["precision"] if arguments.precision != "fp32" else []
     wrong += ["name"] if arguments.pipeline and arguments.name else []

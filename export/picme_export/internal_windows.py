@@ -56,9 +56,10 @@ def check_size(plans: Sequence[Plan], preset: Preset) -> None:
     sides, floats = (box.bottom - box.top, box.right - box.left), 0
     for one in reversed(plans):
         here = one.level.hole.shape
-        # of the finest one's place here, what each scale between has grown it by, at most REACH
+        # what the finest needs, as large as it is here, and what finer scales reach beyond it on
+        # each side: of a ratio of about 3/4, 3/4 + 9/16 + ... = 3 times REACH at most
         tall, wide = (
-            min(-(-side * own // whole) + 2 * REACH * (one.place < plans[-1].place), own)
+            min(-(-side * own // whole) + 6 * REACH * (one.place < plans[-1].place), own)
             for side, own, whole in zip(sides, here, size, strict=True)
         )
         layers = 2 * (BLOCKS - 1) * preset.width_of(one.place)
