@@ -3,10 +3,11 @@
     python training/compare.py training/comparison.toml --data cats256/train --val cats256/val
         --lpips-weights lpips_squeeze.safetensors --out runs/comparison [--rows p6 p1] [--jobs 4]
 
-What is finished stays: a run goes on from its newest checkpoint, and one that was measured is not
-touched again. At the end the table of all that is measured is printed, as Markdown, and written to
-OUT/table.md. `--pictures N` takes another budget for every row, and says so in the table.
-`--stage N` takes every run to N pictures and measures it there; a later call goes on.
+What is finished stays: a run goes on from its newest checkpoint, and one that was measured with
+these pictures, and with weights of LPIPS or without as now, is not touched again. At the end the
+table of all that is measured is printed, as Markdown, and written to OUT/table.md. `--pictures N`
+takes another budget for every row, and says so in the table. `--stage N` takes every run to N
+pictures and measures it there; a later call goes on.
 """
 
 import argparse
@@ -87,21 +88,25 @@ def runs_of(plan: Path, rows: list[str] | None, pictures: int | None) -> list[Ru
     if unknown := set(rows or []) - set(tables):
         raise InputError(f"rows must be of {', '.join(tables)}, got {', '.join(sorted(unknown))}")
     found = []
-    for name in rows or tables:
+    for name in dict.fromkeys(rows or tables):
         table = tables[name]
         if not isinstance(table, dict):
             raise InputError(f"{name} must be a table of a row, got {table!r}")
         if set(table) - {"set"} != {"config", "seeds", "pictures"}:
             raise InputError(f"[{name}] must have config, seeds and pictures, got {sorted(table)}")
-        if type(table["pictures"]) is not int or not isinstance(table["seeds"], list):
-            raise InputError(f"[{name}] must have pictures, a number, and seeds, a list of numbers")
+        seeds, budget = table["seeds"], table["pictures"] if pictures is None else pictures
+        if type(budget) is not int or budget < 1:
+            raise InputError(f"pictures must be a number, at least 1, got {budget!r} for [{name}]")
+        if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds):
+            raise InputError(f"seeds must be a list of different numbers, got {seeds} for [{name}]")
+        if not isinstance(table.get("set", {}), dict):
+            raise InputError(f"[{name}.set] must be a table, got {table['set']!r}")
         base = config.load(CONFIGS / f"{table['config']}.toml").to_dict()
         for part, values in table.get("set", {}).items():
             base[part] = base.get(part, {}) | values if isinstance(values, dict) else values
-        budget = pictures or table["pictures"]
-        steps = math.ceil(budget / base["schedule"]["batch"])
+        steps = math.ceil(budget / config.from_dict(base).schedule.batch)
         every = max(1, min(base["schedule"]["evaluate_every"], steps))
-        for seed in table["seeds"]:
+        for seed in seeds:
             base["schedule"] |= {"steps": steps, "seed": seed, "evaluate_every": every}
             found.append(Run(name, seed, budget, config.from_dict(base)))
     return sorted(found, key=lambda run: run.seed)  # what is broken off leaves whole pairs
@@ -132,6 +137,24 @@ def check(run: Run, out: Path) -> None:
         )
 
 
+def measured_as(report: Path, val: Path, weights: str | None) -> bool:
+    """Whether a report is of these held-out pictures, and has LPIPS where weights are given.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    found = _read(report)
+    return found["data"] == str(val) and (found["feature_space"] is None) == (weights is None)
+
+
+def _read(report: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(report.read_text())
+    except ValueError as exc:
+        raise InputError(f"{report} is damaged: {exc}; delete it to measure again") from exc
+    return found
+
+
 def finish(run: Run, arguments: argparse.Namespace) -> None:
     """Trains and measures one run, as far as it is not done.
 
@@ -140,7 +163,7 @@ def finish(run: Run, arguments: argparse.Namespace) -> None:
     """
     folder = arguments.out / run.name
     report, settings = run.report(arguments.out, arguments.stage), folder / "run.toml"
-    if report.exists():
+    if report.exists() and measured_as(report, arguments.val, arguments.lpips_weights):
         return
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.file(settings) as fresh:
@@ -186,7 +209,7 @@ def table_of(runs: list[Run], out: Path, stage: int | None = None) -> str:
     ]
     for row, pictures in dict.fromkeys((run.row, run.seen(stage)) for run in runs):
         files = [run.report(out, stage) for run in runs if run.row == row]
-        reports = [json.loads(file.read_text()) for file in files if file.exists()]
+        reports = [_read(file) for file in files if file.exists()]
         if reports:
             cells = [_cell(reports, measure) for measure in COLUMNS]
             lines.append(f"| {row} | {pictures:,} | {len(reports)} | {' | '.join(cells)} |")
@@ -194,19 +217,20 @@ def table_of(runs: list[Run], out: Path, stage: int | None = None) -> str:
 
 
 def _cell(reports: list[dict[str, Any]], measure: str) -> str:
-    tables = [report["measures"]["model"] for report in reports]
-    values = [table[measure]["mean"] for table in tables if measure in table]
+    models = [report["measures"]["model"] for report in reports]
+    found = [model[measure] for model in models if measure in model]
+    values = [value["mean"] for value in found]
     if not values:
         return "-"
     if len(values) == 1:  # KID has a spread of its own, over subsets
-        spread = tables[0][measure]["spread"] if measure == "KID" else None
+        spread = found[0]["spread"] if measure == "KID" else None
     else:
         spread = statistics.stdev(values)
     return f"{statistics.mean(values):.4g}" + ("" if spread is None else f" ± {spread:.2g}")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs what is asked for; 0 if all of it is measured, 1 if not."""
+    """Runs what is asked for; 0 if all of it is measured, 1 if not, 130 when interrupted."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("plan", type=Path, metavar="PLAN", help="training/comparison.toml")
     parser.add_argument("--data", type=Path, required=True, help="as of picme train")
@@ -223,27 +247,33 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     arguments = parser.parse_args(argv)
     try:
+        for name in ("stage", "jobs"):
+            if (value := getattr(arguments, name)) is not None and value < 1:
+                raise InputError(f"--{name} must be at least 1, got {value}")
         runs = runs_of(arguments.plan, arguments.rows, arguments.pictures)
         for run in runs:
             check(run, arguments.out)
         with ThreadPoolExecutor(arguments.jobs) as pool:
             failed = [str(e) for e in pool.map(lambda run: _tried(run, arguments), runs) if e]
-    except PicmeError as exc:
+        table = table_of(runs, arguments.out, arguments.stage)
+        print(table, end="", flush=True)
+        with atomic.file(arguments.out / "table.md") as fresh:
+            fresh.write_text(table)
+    except (PicmeError, OSError) as exc:
         print(f"compare: {exc}", file=sys.stderr)
         return 1
-    table = table_of(runs, arguments.out, arguments.stage)
-    with atomic.file(arguments.out / "table.md") as fresh:
-        fresh.write_text(table)
-    print(table, end="")
+    except KeyboardInterrupt:
+        print("compare: interrupted; the same command goes on", file=sys.stderr)
+        return 130
     for line in failed:
         print(f"compare: {line}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _tried(run: Run, arguments: argparse.Namespace) -> PicmeError | None:
+def _tried(run: Run, arguments: argparse.Namespace) -> PicmeError | OSError | None:
     try:
         finish(run, arguments)
-    except PicmeError as exc:
+    except (PicmeError, OSError) as exc:
         return exc
     return None
 

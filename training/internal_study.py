@@ -84,7 +84,7 @@ def trained(shown: Photograph, settings: Settings, folder: Path) -> tuple[list[F
     try:
         scales = run.learn(shown.img, shown.hole, settings, folder, resume=resume)
     finally:  # one who is stopped goes on later
-        if not finished.exists():
+        if folder.is_dir() and not finished.exists():
             spent += time.process_time() - begin
             kept.write_text(json.dumps(spent))
     finished.touch()

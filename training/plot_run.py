@@ -22,16 +22,16 @@ def smooth(values: list[float], width: int = 15) -> list[float]:
     return [
         sum(part) / len(part)
         for i in range(len(values))
-        if (part := values[max(0, i - width) : i + 1])
+        if (part := values[max(0, i - width + 1) : i + 1])
     ]
 
 
 def curves(axes: Axes, lines: list[Line], names: tuple[str, ...], title: str, width: int) -> None:
     """One panel with a curve for each name that the lines have."""
-    steps = [line["step"] for line in lines]
     for name in names:
-        if lines and name in lines[0]:
-            axes.plot(steps, smooth([line[name] for line in lines], width), label=name)
+        if named := [line for line in lines if name in line]:
+            steps = [line["step"] for line in named]
+            axes.plot(steps, smooth([line[name] for line in named], width), label=name)
     axes.set_title(title)
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
@@ -41,7 +41,8 @@ def curves(axes: Axes, lines: list[Line], names: tuple[str, ...], title: str, wi
 
 def main(run: Path, out: Path) -> None:
     """Reads RUN/metrics.jsonl and writes the picture."""
-    lines = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
+    written = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    lines = [json.loads(text) for text in written if text.endswith("\n")]  # the last may be half
     train = [line for line in lines if "loss" in line]
     val = [line for line in lines if "used" in line]
     figure, panels = plt.subplots(2, 3, figsize=(15, 7.5), constrained_layout=True)
@@ -60,7 +61,8 @@ def main(run: Path, out: Path) -> None:
         1,
     )
     steps = [line["step"] for line in val]
-    panels[1, 2].stackplot(steps, *zip(*(line["used"] for line in val), strict=True))
+    if val:
+        panels[1, 2].stackplot(steps, *zip(*(line["used"] for line in val), strict=True))
     panels[1, 2].set_title("held out: share of pictures by best primitive")
     panels[1, 2].set_xlabel("step")
     figure.savefig(out, dpi=80)

@@ -33,9 +33,8 @@ def main() -> None:
     torch.set_num_threads(1)
     original, hole = photograph("coffee")
     img = np.where(hole[..., None], np.uint8(128), original)
-    scales = run.learn(
-        img, hole, run.settings("fast"), arguments.run, resume=arguments.run.exists()
-    )
+    begun = (arguments.run / "run.json").is_file()
+    scales = run.learn(img, hole, run.settings("fast"), arguments.run, resume=begun)
     known = np.moveaxis(img / np.float32(127.5) - 1, 2, 0).astype(np.float32)
     frame = Frame(Box(0, 0, *hole.shape), np.where(hole, np.float32(0), known), hole, hole, None)
     hard, soft = np.stack([img] * COUNT), np.stack([img] * COUNT)

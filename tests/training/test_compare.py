@@ -83,8 +83,19 @@ def test_another_budget_changes_steps_and_name(compare):
         ("[a", "is no file of rows"),
         ('[a]\nconfig = "cats64"\nseeds = [0]', "must have config, seeds and pictures"),
         ("a = 3", "a must be a table of a row, got 3"),
-        ('[a]\nconfig = "cats64"\nseeds = 3\npictures = 9', "seeds, a list of numbers"),
-        ('[a]\nconfig = "cats64"\nseeds = [0]\npictures = "x"', "must have pictures, a number"),
+        (
+            '[a]\nconfig = "cats64"\nseeds = 3\npictures = 9',
+            "list of different numbers, got 3 for",
+        ),
+        (
+            '[a]\nconfig = "cats64"\nseeds = [0]\npictures = "x"',
+            "a number, at least 1, got 'x'",
+        ),
+        ('[a]\nconfig = "cats64"\nseeds = [0]\npictures = 0', "at least 1, got 0 for"),
+        ('[a]\nconfig = "cats64"\nseeds = []\npictures = 9', "different numbers, got"),
+        ('[a]\nconfig = "cats64"\nseeds = [0, 0]\npictures = 9', "different numbers, got"),
+        ('[a]\nconfig = "cats64"\nseeds = [0]\npictures = 9\nset = 3', "must be a table, got 3"),
+        ('[a]\nconfig = "cats64"\nseeds = [0]\npictures = 9\nset.schedule.batch = 0', "batch"),
         ('[a]\nconfig = "cats64"\nseeds = [0]\npictures = 9\nset.framing = 3', "framing"),
         ('[a]\nconfig = "none"\nseeds = [0]\npictures = 9', "there is no configuration file"),
         ('[a]\nconfig = "cats64"\nseeds = [0]\npictures = 9\nset.loss.x = 1', "unknown key 'x'"),
@@ -116,6 +127,33 @@ def test_the_table_has_mean_and_deviation_over_the_seeds(compare, tmp_path):
     assert lines[2] == "| p6 | 100,000 | 3 | 2 ± 1 | - | - | - | - | - |"
     assert lines[3] == "| p12 | 50,000 | 1 | 4 | - | - | - | - | 0.25 ± 0.5 |"
     assert len(lines) == 4  # p1 is not measured
+
+
+def test_a_measure_that_one_seed_lacks_has_the_spread_of_the_other(compare, tmp_path):
+    runs = compare.runs_of(PLAN, ["p6"], None)
+    report(tmp_path / "p6-0-100000", pairwise=1.0)
+    report(tmp_path / "p6-1-100000", pairwise=3.0, KID=0.25)
+    assert "| 2 ± 1.4 | - | - | - | - | 0.25 ± 0.5 |" in compare.table_of(runs, tmp_path)
+
+
+def test_a_report_of_other_pictures_or_without_the_weights_is_none_for_these(compare, tmp_path):
+    place = tmp_path / "report.json"
+    for space, weights, expected in (
+        (None, None, True), (None, "w", False), ("SqueezeNet", "w", True),
+    ):  # fmt: skip
+        place.write_text(json.dumps({"data": "val", "feature_space": space}))
+        assert compare.measured_as(place, Path("val"), weights) is expected
+        assert not compare.measured_as(place, Path("other"), weights)
+    place.write_text("{")
+    with pytest.raises(InputError, match=r"is damaged: .*; delete it to measure again"):
+        compare.measured_as(place, Path("val"), None)
+
+
+@pytest.mark.parametrize("name", ["jobs", "stage"])
+def test_counts_below_one_are_one_line(compare, tmp_path, capsys, name):
+    given = [str(PLAN), "--data", "d", "--val", "v", "--out", str(tmp_path), f"--{name}", "0"]
+    assert compare.main(given) == 1
+    assert capsys.readouterr().err == f"compare: --{name} must be at least 1, got 0\n"
 
 
 def test_a_stage_of_a_run_is_measured_and_the_next_one_goes_on(

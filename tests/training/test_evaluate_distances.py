@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from picme_training.evaluate import distances
 
@@ -86,5 +87,10 @@ def test_the_stand_in_space_has_a_length_and_a_name(stand_in, photographs):
     assert found.shape == (3, 512)
     torch.testing.assert_close(found.norm(dim=1), torch.full((3,), 512**0.5))
     assert space.name == "SqueezeNet"
+    as_fid_has_it = F.interpolate(
+        photographs[:3] / 127.5 - 1, 224, mode="bilinear", antialias=True, align_corners=False
+    )
+    expected = F.normalize(stand_in.pooled(as_fid_has_it), dim=1) * 512**0.5
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     alone = space(photographs[1:2])
     torch.testing.assert_close(alone, found[1:2], rtol=1e-3, atol=1e-3)

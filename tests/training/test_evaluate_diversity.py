@@ -1,7 +1,6 @@
 """`picme evaluate` of an engine of one picture: low, mid and high."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from PIL import Image
 
 from picme_rt.cli import main
 from picme_rt.errors import InputError
+from picme_rt.session import Session
 from picme_training.evaluate import diversity, measures
 
 IMG, MASK = tiny_pyramid.picture()
@@ -61,9 +61,11 @@ def test_a_picture_of_another_size_than_its_mask_is_one_line(asked, tmp_path, ca
 def test_what_is_not_the_engine_s_is_refused_before_anything_is_measured(asked, monkeypatch):
     monkeypatch.setattr(measures, "patches", None)
     monkeypatch.setattr(measures, "seam_jump", None)
-    for img, mask in ((np.roll(IMG, 1, 0), MASK), (IMG[:-2], MASK), (IMG, np.ones_like(MASK))):
-        with pytest.raises(InputError, match="must"):
-            diversity.compare(Path(asked[1]), img, mask > 0, k=2, seed=0)
+    given = ((np.roll(IMG, 1, 0), MASK), (IMG[:-2], MASK), (IMG, np.ones_like(MASK)))
+    with Session(asked[1]) as session:
+        for img, mask in given:
+            with pytest.raises(InputError, match="must"):
+                diversity.compare(session, img, mask > 0, k=2, seed=0)
 
 
 @pytest.mark.parametrize("masks", [None, "random", "."])
@@ -75,7 +77,17 @@ def test_what_is_no_mask_file_is_refused(asked, masks, capsys):
     assert f"{says} {masks or 'centre'}\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", [["--size", "64"], ["--baselines", "mean"], ["--holes", "2"]])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        ["--size", "64"],
+        ["--baselines", "mean"],
+        ["--holes", "2"],
+        ["--per-primitive", "3"],
+        ["--keep-grey"],
+        ["--patch-distance"],
+    ],
+)
 def test_what_is_of_many_pictures_is_refused(asked, flag, capsys):
     assert main([*asked, *flag]) == 1
     assert f"{flag[0]} must be left out for an engine of one picture" in capsys.readouterr().err

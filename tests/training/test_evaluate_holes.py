@@ -116,6 +116,8 @@ def test_masks_of_other_names_are_taken_whole(tmp_path):
 
 def test_other_masks_are_taken_in_turn_in_an_order_of_the_seed(folder):
     place = folder({f"m{i}.png": 10 * i for i in range(7)})
+    with pytest.raises(InputError, match=r"--holes must be at most the 7 masks of .*, got 8"):
+        choose(place, each=8)
     one = tops(choose(place, each=3))
     assert sorted(one[:7]) == [0, 5, 10, 15, 20, 25, 30]
     assert one[7:14] == one[:7]
@@ -145,6 +147,11 @@ def test_a_hole_that_vanishes_when_it_is_resized_is_refused(folder):
     Image.fromarray(mask).save(place / "lines.png")
     with pytest.raises(InputError, match=r"got 1 empty \(lines\.png\)"):
         choose(place)
+
+
+def test_two_masks_of_one_name_are_refused(folder):
+    with pytest.raises(InputError, match=r"one mask named 0, got 0\.png and 0\.webp"):
+        choose(folder({"0.png": 0, "0.webp": 20}), names=["0.jpg"])
 
 
 def test_masks_for_some_of_the_pictures_are_refused(folder):

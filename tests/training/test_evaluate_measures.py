@@ -130,6 +130,14 @@ def test_lpips_is_the_mean_over_results_and_over_pairs(case, stand_in):
     assert found["LPIPS_pairs"] == pytest.approx(pairs, rel=1e-4)
 
 
+def test_lpips_in_the_hole_is_the_mean_of_its_map_there(case, stand_in):
+    results, original, hole = case
+    made, target = taps(stand_in, results), taps(stand_in, original[None])
+    found = measures.perceptual(made, target, hole, stand_in)["LPIPS_hole"]
+    maps = stand_in.maps(made, target, hole.shape)
+    assert found == pytest.approx(float(maps.mul(hole).sum() / hole.sum() / len(maps)), rel=1e-5)
+
+
 def test_lpips_in_the_hole_is_more_than_that_of_a_picture_whose_error_lies_in_it(case, stand_in):
     results, original, hole = case
     target = taps(stand_in, original[None])

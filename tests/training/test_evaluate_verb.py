@@ -1,4 +1,6 @@
+import errno
 import json
+import shutil
 import urllib.error
 
 import numpy as np
@@ -7,7 +9,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from picme_rt import atomic
 from picme_rt.cli import main
+from picme_training.evaluate import comparison
 
 FILES = {"latents.png", "primitives.png", "report.json", "report.md", "sheet.png"}
 
@@ -117,11 +121,58 @@ def test_masks_of_a_folder_and_pictures_that_are_left_out(
 def test_a_report_is_replaced_only_when_that_is_asked_for(evaluate, tmp_path, capsys):
     out = tmp_path / "report"
     out.mkdir()
-    (out / "old.txt").write_text("")
+    (out / "report.json").write_text("old")
     assert evaluate("-o", out) == 1
     one_line(capsys, "exists; pass --force to replace it, or another --out")
     assert evaluate("-o", out, "--force") == 0
     assert {path.name for path in out.iterdir()} == FILES
+    assert (out / "report.json").read_text() != "old"
+
+
+def test_force_replaces_nothing_but_a_report(evaluate, picture_folder, tmp_path, capsys):
+    """Above all not the pictures, or a folder that holds them."""
+    data = tmp_path / "data"
+    shutil.copytree(picture_folder, data / "held_out")
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    for place, holds in (
+        (data / "held_out", f"it holds {min(path.name for path in picture_folder.iterdir())}"),
+        (data, "it holds held_out"),
+        (tmp_path / "file", "it is no folder"),
+    ):
+        assert evaluate("-o", place, "--force", data=data / "held_out") == 1
+        one_line(capsys, f"{place} is no report, for {holds}; pass another --out")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_place_that_cannot_be_written_is_one_line_before_the_work(
+    evaluate, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(comparison, "compare", lambda *_, **__: pytest.fail("work for nothing"))
+    (tmp_path / "file").write_text("")
+    assert evaluate("-o", tmp_path / "file" / "report") == 1
+    one_line(capsys, "file")
+
+
+def test_what_was_measured_is_printed_though_the_disk_is_full(
+    evaluate, tmp_path, capsys, monkeypatch
+):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "report")
+
+    monkeypatch.setattr(atomic, "directory", full)
+    assert evaluate("-o", tmp_path / "report", "--limit", 4) == 1
+    captured = capsys.readouterr()
+    assert "| PSNR in the hole, dB" in captured.out
+    assert "picme: report: No space left on device" in captured.err
+
+
+def test_a_hole_that_leaves_no_patch_is_refused_before_the_work(evaluate, tmp_path, capsys):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[::3] = 255
+    Image.fromarray(mask).save(tmp_path / "stripes.png")
+    assert evaluate("--masks", tmp_path, "--patch-distance") == 1
+    one_line(capsys, "and 0; leave out --patch-distance")
 
 
 def test_what_cannot_be_measured_is_one_line(evaluate, tmp_path, capsys):

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from picme_rt.errors import InputError
-from picme_training import checkpoint, discriminator, engine_weights, fine_tuning, mending
+from picme_training import (
+    checkpoint,
+    discriminator,
+    engine_weights,
+    fine_tuning,
+    mending,
+    settling,
+)
 from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
 from picme_training.networks import Picme
 
@@ -120,6 +127,26 @@ def test_who_is_told_to_end_keeps_the_steps_until_then(
     out, err = capsys.readouterr()
     assert out == f"{checkpoint.find(tmp_path / 'tuned')}\n"
     assert f"{name}.py: told to end after 1 of 2 steps, which are kept" in err
+
+
+def test_a_network_whose_weights_are_no_numbers_any_more_is_taught_no_further(
+    command, tmp_path, monkeypatch, capsys
+):
+    taken = []
+
+    def poison(model, *_):
+        for step in range(2):
+            taken.append(step)
+            with torch.no_grad():
+                model.latent.mu[-1].bias[0] = float("nan")
+            yield step
+
+    monkeypatch.setattr(fine_tuning, "LOG_EVERY", 1)
+    monkeypatch.setattr(settling, "settle", poison)
+    assert command("settle", tmp_path / "tuned") == 1
+    assert taken == [0]
+    said = capsys.readouterr().err
+    assert "settle.py: a weight is not finite after 1 steps; lower schedule.lr" in said
 
 
 def test_weights_that_are_not_finite_are_not_kept(tmp_path):

@@ -82,7 +82,7 @@ class Watch:
         wrong += [
             f"{name} has weights that are not finite"
             for name in modules
-            if not _finite(modules[name])
+            if not finite(modules[name])
         ]
         if not wrong and "loss" in terms:
             wrong = self._exploded(float(terms["loss"]))
@@ -103,7 +103,7 @@ class Watch:
         return [f"loss = {loss:.3g} where {usual:.3g} was usual"] * (loss > FAR * abs(usual))
 
 
-def _finite(module: nn.Module) -> bool:
+def finite(module: nn.Module) -> bool:
     """Whether all of a module's weights and buffers are; one number is waited for."""
     values = [x for x in module.state_dict().values() if x.is_floating_point()]
     return math.isfinite(torch.stack(torch._foreach_norm(values, math.inf)).sum())

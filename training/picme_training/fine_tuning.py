@@ -15,6 +15,7 @@ from picme_training import (
     checkpoint,
     config,
     data,
+    diverging,
     engine_weights,
     perceptual,
     pictures,
@@ -84,6 +85,10 @@ def run(
             for step, seen in enumerate(tqdm(steps, total=total, unit="step"), 1):
                 if step % LOG_EVERY == 0:
                     tqdm.write(f"{step}: {seen}", file=sys.stderr)
+                    if not diverging.finite(begun.model):
+                        raise diverging.DivergedError(
+                            f"a weight is not finite after {step} steps; lower schedule.lr"
+                        )
                 if told():
                     break
         print(checkpoint.save_weights(given.out, begun.said, begun.model))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from picme_rt import files
+from picme_rt import files, images
 from picme_rt.errors import InputError
 from picme_rt.images import Hole
 from picme_training import pictures
@@ -88,7 +88,7 @@ def check(folder: Path, found: dict[str, Hole]) -> None:
     if flat:
         height, width = found[flat[0].name].shape
         raise InputError(
-            f"masks must have hole (grey over {files.MASK_THRESHOLD}) and known pixels at "
+            f"masks must have hole (grey over {images.GREY}) and known pixels at "
             f"{height}x{width}, got {', '.join(pictures.summary(flat))} in {folder}; "
             "repaint or remove them: what is thinner than a pixel of that size may vanish"
         )

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from picme_rt.encoded import Encoding, Mixture
 from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image
-from picme_training.evaluate import distances, measures, models, primitives
+from picme_training.evaluate import distances, measures, models, patches, primitives
 from picme_training.evaluate.distances import Features
 from picme_training.evaluate.models import Model
 from picme_training.perceptual import Lpips
@@ -167,10 +167,15 @@ def compare(
         features: Adds FID, KID and DIV-FID in this space.
 
     Raises:
-        InputError: There are too few pictures.
+        InputError: There are too few pictures, or a hole leaves no patches to compare.
     """
     if (count := len({item.name for item in items})) < LEAST:
         raise InputError(f"an evaluation takes at least {LEAST} pictures, got {count}")
+    for item in items if options.patches else ():  # all of them before an hour of work
+        try:
+            patches.places(item.hole)
+        except InputError as exc:
+            raise InputError(f"{item.name}: {exc}; leave out --patch-distance") from exc
     columns = {name: _Column() for name in ("original", "model", *options.baselines)}
     study = primitives.Study(model.primitives, options.per_primitive, lpips)
     shown = []

@@ -33,8 +33,8 @@ def choose(
 
     Raises:
         InputError: An unknown kind, a mask that is empty or full at this size, masks for some of
-            the pictures by name, one of another size than the picture it is named as, or several
-            holes a picture of a kind that has one.
+            the pictures by name, two of one name, one of another size than the picture it is named
+            as, several holes a picture of a kind that has one, or more than there are masks.
     """
     count = len(names) * each
     if kind == "random":
@@ -46,7 +46,12 @@ def choose(
     folder = Path(kind)
     if not folder.is_dir():
         raise InputError(f"masks must be centre, random or a folder of masks, got {kind}")
-    by_stem = {path.stem: path for path in masks.listed(folder)}
+    by_stem: dict[str, Path] = {}
+    for path in masks.listed(folder):
+        if (first := by_stem.setdefault(path.stem, path)) != path:
+            raise InputError(
+                f"{folder} must hold one mask named {path.stem}, got {first.name} and {path.name}"
+            )
     lacking = [name for name in names if Path(name).stem not in by_stem]
     if not lacking:
         _one(each, "masks by the pictures' names")
@@ -57,6 +62,10 @@ def choose(
             f"got none named {Path(lacking[0]).stem} and {len(names) - len(lacking)} others"
         )
     in_turn = list(masks.load_folder(folder, size).values())
+    if each > len(in_turn):
+        raise InputError(
+            f"--holes must be at most the {len(in_turn)} masks of {folder}, got {each}"
+        )
     order = np.random.default_rng([seed, 5]).permutation(len(in_turn))
     return [in_turn[order[place % len(order)]] for place in range(count)]
 

@@ -31,7 +31,7 @@ def pairwise_difference(completions: Tensor, hole: Tensor) -> float:
 
 def entropy(shares: Tensor) -> Tensor:
     """Of shares (..., P) that sum to 1, in nats, (...,): from 0 to ln P."""
-    return -(shares * shares.clamp(min=1e-12).log()).sum(-1)
+    return (shares * -shares.clamp(min=1e-12).log()).sum(-1)
 
 
 def fidelity(results: Tensor, original: Tensor, hole: Tensor) -> dict[str, float]:

@@ -181,7 +181,11 @@ RADIUS = 3  # pixels around a place that Telea's method looks at: the usual valu
 
 
 def telea(image: Image, hole: Hole) -> Image:
-    """The completion of Telea (2004), as OpenCV has it: known colours marched into the hole."""
+    """The completion of Telea (2004), as OpenCV has it: known colours marched into the hole.
+
+    OpenCV reads a few bytes under a hole that is not a rectangle: they are grey here.
+    """
     import cv2
 
-    return np.asarray(cv2.inpaint(image, hole.astype(np.uint8), RADIUS, cv2.INPAINT_TELEA))
+    seen = np.where(hole[..., None], np.uint8(128), image)
+    return np.asarray(cv2.inpaint(seen, hole.astype(np.uint8), RADIUS, cv2.INPAINT_TELEA))

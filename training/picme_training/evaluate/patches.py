@@ -42,6 +42,24 @@ def patch_distance(picture: Image, hole: Hole, *, every: int = 3) -> PatchDistan
     Raises:
         InputError: Either kind of patch is missing.
     """
+    filled, known = places(hole)
+    width = hole.shape[1]
+    pixels = np.zeros((*hole.shape, 4), np.int16)
+    pixels[..., :3] = picture
+    means = []
+    for queries, keys in ((filled, known), (known, filled)):
+        rows, columns = np.divmod(queries, width)
+        some = queries[(rows % every == 0) & (columns % every == 0)]
+        means.append(_mean(pixels, some if len(some) else queries, keys))
+    return PatchDistance(*means)
+
+
+def places(hole: Hole) -> tuple[Places, Places]:
+    """The middles of patches of 7 x 7 that a hole (H, W) touches, and of those that are known.
+
+    Raises:
+        InputError: Either kind is missing.
+    """
     height, width = hole.shape
     inner = np.zeros(hole.shape, bool)
     inner[REACH : height - REACH, REACH : width - REACH] = True
@@ -56,14 +74,7 @@ def patch_distance(picture: Image, hole: Hole, *, every: int = 3) -> PatchDistan
         raise InputError(
             f"a patch distance needs filled and known patches, got {len(filled)} and {len(known)}"
         )
-    pixels = np.zeros((height, width, 4), np.int16)
-    pixels[..., :3] = picture
-    means = []
-    for queries, keys in ((filled, known), (known, filled)):
-        rows, columns = np.divmod(queries, width)
-        some = queries[(rows % every == 0) & (columns % every == 0)]
-        means.append(_mean(pixels, some if len(some) else queries, keys))
-    return PatchDistance(*means)
+    return filled, known
 
 
 def _mean(pixels: "np.ndarray[tuple[int, ...], np.dtype[np.int16]]", q: Places, k: Places) -> float:

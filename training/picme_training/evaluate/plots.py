@@ -52,7 +52,7 @@ def latents(shown: Sequence[Shown], seed: int) -> Image:
     Colours are primitives, as in Fig. 10 (by PCA in place of t-SNE: it invents no clusters). The
     shares are those of the variance along each axis.
     """
-    panels = [_panel(one, seed) for one in shown if one.mixture is not None]
+    panels = [_panel(one, seed + n) for n, one in enumerate(shown) if one.mixture is not None]
     return np.concatenate(panels, axis=1)
 
 

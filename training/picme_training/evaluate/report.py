@@ -114,7 +114,12 @@ def of_diversity(found: dict[str, dict[str, float]], about: dict[str, Any]) -> s
             cells = [_digits(table[name]) if name in table else "-" for table in found.values()]
             rows.append(_row([_label(name, measure, None), *cells]))
     head = f"# {about['engine']}"
-    said = f"{about['data']}, {about['samples']} results each, seed {about['seed']}."
+    said = (
+        f"{about['data']}, mask {about['masks']}, {about['samples']} results each, "
+        f"seed {about['seed']}."
+    )
+    if not any("LPIPS" in table for table in found.values()):
+        said += " Without the weights of LPIPS there is no LPIPS: --lpips-weights."
     return "\n".join([head, "", said, "", *rows]) + "\n"
 
 
@@ -122,8 +127,8 @@ def _said(about: dict[str, Any]) -> str:
     said = (
         f"{about['pictures']} pictures at {about['size']}x{about['size']}, masks {about['masks']}, "
         f"{about['holes']} hole(s) a picture, {about['samples']} results each, "
-        f"seed {about['seed']}. Means ± standard errors over pictures (of FID, DIV-FID and KID "
-        "deviations over sets of results)."
+        f"seed {about['seed']}. Means ± standard errors over pictures (of FID and DIV-FID "
+        "deviations over sets of results, of KID over subsets)."
     )
     if about["feature_space"] is None:
         said += " Without the weights of LPIPS there are no LPIPS, FID and KID: --lpips-weights."

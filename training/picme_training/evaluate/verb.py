@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:  # torch takes seconds to import: what needs it is imported wh
     from picme_training.perceptual import Lpips
 
 DOWNLOAD = "download"
+PAGES = ("sheet", "latents", "primitives")
+OWN = {"report.json", "report.md", *(f"{page}.png" for page in PAGES)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", type=Path,
         help="folder for report.json, report.md, sheet.png, latents.png and primitives.png",
     )  # fmt: skip
-    parser.add_argument("--force", action="store_true", help="replace a folder that exists")
+    parser.add_argument("--force", action="store_true", help="replace a report that exists")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -105,13 +108,22 @@ def run(arguments: argparse.Namespace) -> None:
         "seed": options.seed,
         "feature_space": None if features is None else features.name,
     }
-    if arguments.out is not None:
-        with comparison.one_thread():
-            _write(arguments.out, found, about, force=arguments.force)
-    if arguments.json:
-        print(json.dumps(report.as_json(found, about), indent=1))
-    else:
-        print(report.as_markdown(found, about), end="")
+    try:
+        if arguments.out is not None:
+            with comparison.one_thread():
+                _write(arguments.out, found, about, force=arguments.force)
+    finally:  # what took minutes to measure is not lost with a disk that is full
+        if arguments.json:
+            print(json.dumps(report.as_json(found, about), indent=1))
+        else:
+            print(report.as_markdown(found, about), end="")
+
+
+_OF_SEVERAL = {
+    "size": None, "limit": None, "holes": 1, "baselines": "", "per_primitive": 2,
+    "patch_distance": False, "keep_grey": False,
+}  # fmt: skip
+"""Options that an engine of one picture has no use for, and what each is unless it is given."""
 
 
 def _run_diversity(
@@ -120,11 +132,13 @@ def _run_diversity(
     """The same of an engine of one picture: at low, mid and high diversity."""
     from picme_rt import files
     from picme_rt.errors import InputError
+    from picme_rt.session import Session
     from picme_training.evaluate import comparison, diversity, report
 
-    for name, plain in (("size", None), ("limit", None), ("holes", 1), ("baselines", "")):
+    for name, plain in _OF_SEVERAL.items():
         if (got := getattr(arguments, name)) != plain:
-            raise InputError(f"--{name} must be left out for an engine of one picture, got {got!r}")
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} must be left out for an engine of one picture, got {got!r}")
     masks = Path(arguments.masks)
     if not masks.is_file():
         raise InputError(
@@ -132,25 +146,30 @@ def _run_diversity(
         )
     photograph, hole = files.read_pair(arguments.data, masks)
     img = photograph.pixels
-    with comparison.one_thread():
+    with comparison.one_thread(), Session(arguments.model) as session:
         found = diversity.compare(
-            arguments.model, img, hole, k=options.samples, seed=options.seed, lpips=lpips
+            session, img, hole, k=options.samples, seed=options.seed, lpips=lpips
         )
+        digests = session.info.sha256
     about = {
         "engine": str(arguments.model),
+        "sha256": digests,
         "data": str(arguments.data),
+        "masks": str(masks),
         "samples": options.samples,
         "seed": options.seed,
     }
     table = report.of_diversity(found, about)
     content = json.dumps({"format": report.FORMAT, **about, "measures": found}, indent=1)
-    if arguments.out is not None:
-        from picme_rt import atomic
+    try:
+        if arguments.out is not None:
+            from picme_rt import atomic
 
-        with atomic.directory(arguments.out, force=arguments.force) as fresh:
-            (fresh / "report.json").write_text(content + "\n", encoding="utf-8")
-            (fresh / "report.md").write_text(table, encoding="utf-8")
-    print(content if arguments.json else table, end="\n" if arguments.json else "")
+            with atomic.directory(arguments.out, force=arguments.force) as fresh:
+                (fresh / "report.json").write_text(content + "\n", encoding="utf-8")
+                (fresh / "report.md").write_text(table, encoding="utf-8")
+    finally:
+        print(content if arguments.json else table, end="\n" if arguments.json else "")
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -164,9 +183,28 @@ def _check(arguments: argparse.Namespace) -> None:
     least = 17 if arguments.lpips_weights else 16  # SqueezeNet's last pooling needs one more
     if arguments.size is not None and arguments.size < least:
         raise InputError(f"--size must be at least {least} pixels, got {arguments.size}")
-    out = arguments.out
-    if out is not None and out.exists() and not arguments.force:
-        raise InputError(f"{out} exists; pass --force to replace it, or another --out")
+    if arguments.out is not None:
+        _check_out(arguments.out, force=arguments.force)
+
+
+def _check_out(out: Path, *, force: bool) -> None:
+    """Refuses to replace what is no report, and a place where nothing can be written.
+
+    Raises:
+        InputError: OUT exists and is no report, or is one and `force` is not set.
+        OSError: Nothing can be written beside it.
+    """
+    from picme_rt.errors import InputError
+
+    if out.exists():
+        if not out.is_dir() or (other := {one.name for one in out.iterdir()} - OWN):
+            held = f"holds {min(other)}" if out.is_dir() else "is no folder"
+            raise InputError(f"{out} is no report, for it {held}; pass another --out")
+        if not force:
+            raise InputError(f"{out} exists; pass --force to replace it, or another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out.parent):
+        pass
 
 
 def _options(arguments: argparse.Namespace) -> "Options":
@@ -214,11 +252,12 @@ def _write(out: Path, found: "Comparison", about: dict[str, Any], *, force: bool
     from picme_rt import atomic, files
     from picme_training.evaluate import plots, report
 
-    pages = {
-        "sheet": plots.sheet(found.shown),
-        "latents": plots.latents(found.shown, about["seed"]),
-        "primitives": plots.rows_of_primitives(found.shown),
-    }
+    made = (
+        plots.sheet(found.shown),
+        plots.latents(found.shown, about["seed"]),
+        plots.rows_of_primitives(found.shown),
+    )
+    pages = dict(zip(PAGES, made, strict=True))
     content = json.dumps(report.as_json(found, about), indent=1) + "\n"
     with atomic.directory(out, force=force) as fresh:
         (fresh / "report.json").write_text(content, encoding="utf-8")
