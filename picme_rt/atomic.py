@@ -89,6 +89,29 @@ def remove(place: Path) -> None:
         place.rename(own / "doomed")
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One at a time in the block, of all processes and threads that ask with the same folder.
+
+    Where there are no such locks nobody waits.
+    """
+    handle = None
+    if sys.platform != "win32":
+        with named(folder):
+            handle = os.open(folder, os.O_RDONLY)
+    try:
+        if handle is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as exc:
+                if exc.errno not in _NO_LOCKS:
+                    raise
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def sweep(folder: Path) -> None:
     """Deletes what killed writers left in `folder`; a living writer's own directory stays.
 

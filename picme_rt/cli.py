@@ -2,13 +2,17 @@
 
 import argparse
 import codecs
+import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Container, Sequence
+import threading
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
+from picme_rt import __version__
 from picme_rt.errors import PicmeError
 
 
@@ -53,6 +57,7 @@ def make_parser(called: Container[str]) -> argparse.ArgumentParser:
         prog="picme",
         description="A photograph with a hole becomes k different, plausible photographs.",
     )
+    parser.add_argument("--version", action="version", version=f"picme {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in VERBS.items():
         own = verbs.add_parser(name, help=verb.help, description=verb.help + ".")
@@ -63,16 +68,47 @@ def make_parser(called: Container[str]) -> argparse.ArgumentParser:
     return parser
 
 
+class _Ended(KeyboardInterrupt):
+    """The process was told to end, by a signal: everything unwinds as at Ctrl-C."""
+
+
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[None]:
+    """SIGTERM, and SIGHUP of a terminal that goes away, as `_Ended`, unless somebody hears them."""
+
+    def end(number: int, _: object) -> None:
+        raise _Ended(number)
+
+    names = ("SIGTERM", "SIGHUP")
+    told = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        told = []  # no other may hear signals
+    taken = [one for one in told if signal.getsignal(one) is signal.SIG_DFL]
+    for one in taken:
+        signal.signal(one, end)
+    try:
+        yield
+    finally:
+        for one in taken:
+            signal.signal(one, signal.SIG_DFL)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; gives the exit code: 0, 1 for an error, 2 for wrong usage."""
+    """Runs one verb; gives the exit code.
+
+    It is 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, or 128 and the number of the signal
+    that ended it.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error("picme.names", _as_it_is_or_escaped)
         sys.stdout.reconfigure(errors="picme.names")
     try:
         parsed = make_parser(called=arguments[:1]).parse_args(arguments)
-        parsed.run(parsed)
-        sys.stdout.flush()
+        with _told_to_end():
+            parsed.run(parsed)
+        if sys.stdout is not None:  # it is None where the caller closed it
+            sys.stdout.flush()
     except PicmeError as exc:
         return _fail(str(exc))
     except ModuleNotFoundError as exc:
@@ -88,8 +124,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as exc:
         return _fail(f"{exc.filename or 'standard output'}: {exc.strerror or exc}")
+    except _Ended as exc:
+        name = signal.Signals(exc.args[0]).name
+        print(f"picme: ended by {name}; files that were finished are whole", file=sys.stderr)
+        return 128 + int(exc.args[0])
     except KeyboardInterrupt:
-        print("picme: interrupted; what was finished is on disk", file=sys.stderr)
+        print("picme: interrupted; files that were finished are whole", file=sys.stderr)
         return 130
     return 0
 

@@ -15,11 +15,12 @@ from picme_rt import atomic, images
 from picme_rt.errors import InputError
 from picme_rt.images import Alpha, Hole, Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".avif", ".jp2", ".ppm", ".tga"),
+)
 """Of the files that a folder of pictures is searched for, in any case."""
 
-MASK_THRESHOLD = 127
-"""A grey value of a mask file over this is hole: files are often antialiased or JPEG."""
 
 _WRITING: dict[str, tuple[str, dict[str, Any]]] = {
     "png": ("PNG", {"compress_level": 2}),  # of zlib's 6 a third of the time, 7 % larger
@@ -103,7 +104,7 @@ def read_picture(path: Path) -> Image:
 
 
 def read_mask(path: Path) -> Hole:
-    """A mask file as (H, W) bool: True, the hole, where its grey value is over `MASK_THRESHOLD`.
+    """A mask file as (H, W) bool: True, the hole, where its grey value is over `images.GREY`.
 
     A mask that is black everywhere is empty: results are copies.
 
@@ -118,12 +119,12 @@ def read_mask(path: Path) -> Hole:
             "everything else black, and save it without alpha"
         )
     grey = np.asarray(images.converted(f"mask {path}", opened, "L"))
-    if 0 < (largest := grey.max(initial=0)) <= MASK_THRESHOLD:
+    if 0 < (largest := grey.max(initial=0)) <= images.GREY:
         raise InputError(
-            f"mask must have grey over {MASK_THRESHOLD} in its hole, got at most {largest} in "
+            f"mask must have grey over {images.GREY} in its hole, got at most {largest} in "
             f"{path}; paint the hole white, or multiply a mask of 0 and 1 by 255"
         )
-    return grey > MASK_THRESHOLD
+    return grey > images.GREY
 
 
 def read_pair(image: Path, mask: Path) -> tuple[Photograph, Hole]:

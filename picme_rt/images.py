@@ -20,6 +20,10 @@ MAX_SIDE = 65_535
 """Longest side of a picture in pixels, as JPEG's header has it: beyond it resizing tables get
 absurd."""
 
+GREY = 127
+"""A grey value of an antialiased mask over this is hole."""
+
+_ORIENTATION = 0x0112  # EXIF's tag
 _HEAD_BYTES = 1 << 16  # of a JPEG 2000 file: profiles and other boxes come first
 _FROM_FLOATS = "(img * 255).round().astype('uint8') for values in 0..1"
 _FROM_INTEGERS = (
@@ -65,8 +69,9 @@ def read_image(img: ImageLike) -> Image:
 
     Raises:
         InputError: Another shape or dtype; a PIL image of more than 8 bits, with transparent
-            pixels, or one that cannot be read to its end.
+            pixels, that its EXIF orientation turns, or one that cannot be read to its end.
     """
+    given = img
     if _is_pil(img):
         if is_deep(img):
             cure = "scale it to 0..255 and convert it to RGB"
@@ -85,6 +90,7 @@ def read_image(img: ImageLike) -> Image:
             )
         img = as_rgb(img)
     array = _array("img", img)
+    _check_upright("img", given)
     if array.dtype != np.uint8:
         raise InputError(
             f"img must be uint8 in 0..255, got {array.dtype}; convert it, for instance with "
@@ -93,7 +99,7 @@ def read_image(img: ImageLike) -> Image:
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise InputError(
             f"img must be (H, W, 3) RGB, got shape {array.shape}; stack a grey picture three "
-            "times, drop an alpha channel"
+            "times, drop an alpha channel, turn (3, H, W) with img.transpose(1, 2, 0)"
         )
     if max(array.shape) > MAX_SIDE:
         raise InputError(
@@ -107,11 +113,13 @@ def read_mask(mask: ImageLike, shape: tuple[int, int]) -> Hole:
 
     Args:
         mask: (H, W) or (H, W, 1), of bool, integers or floats, or a PIL image of one channel;
-            everything that is not zero is hole.
+            everything that is not zero is hole. But of a PIL image of mode L with several greys,
+            which is antialiased or was a JPEG, what is over `GREY`, as of a mask file.
         shape: (H, W) of the picture.
 
     Raises:
-        InputError: Another shape than the picture's, NaN, or a dtype without a zero.
+        InputError: Another shape than the picture's, NaN, a dtype without a zero, or a PIL image
+            that its EXIF orientation turns.
     """
     if _is_pil(mask) and mask.mode not in ("1", "L", "I", "F", "I;16", "I;16L", "I;16B"):
         raise InputError(
@@ -119,6 +127,7 @@ def read_mask(mask: ImageLike, shape: tuple[int, int]) -> Hole:
             + (_CURE_OF_ALPHA if alpha("mask", mask) is not None else _CURE_OF_CHANNELS)
         )
     array = _array("mask", mask)
+    _check_upright("mask", mask)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.shape != shape:
@@ -129,7 +138,30 @@ def read_mask(mask: ImageLike, shape: tuple[int, int]) -> Hole:
         raise InputError(f"mask must be bool, integers or floats, got {array.dtype}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError("mask must be finite, got NaN or infinity; 0 is known, anything else hole")
+    if array.dtype == bool:
+        array = array.view(np.uint8)  # whose comparison NumPy has vector code for
+    if _is_pil(mask) and mask.mode == "L":
+        array = _hardened(array.astype(np.uint8, copy=False))
     return np.ascontiguousarray(array != 0)
+
+
+def _hardened(grey: NDArray[np.uint8]) -> NDArray[Any]:
+    """Whether each is over `GREY`, where some are between 0 and a largest that is."""
+    largest = grey.max(initial=0)
+    soft = largest > GREY and bool(((grey != 0) & (grey != largest)).any())
+    return grey > GREY if soft else grey
+
+
+def _check_upright(name: str, img: object) -> None:
+    """Refuses a PIL image that other programs show turned or mirrored, as its EXIF entry says."""
+    if not _is_pil(img) or not hasattr(img, "getexif"):
+        return
+    orientation = img.getexif().get(_ORIENTATION, 1)
+    if orientation in range(2, 9):
+        raise InputError(
+            f"{name} must be upright, got a PIL image with EXIF orientation {orientation}; turn it "
+            f"with PIL.ImageOps.exif_transpose({name})"
+        )
 
 
 def is_deep(img: PilImage) -> bool:
@@ -205,7 +237,8 @@ def _array(name: str, value: object) -> NDArray[np.generic]:
     except Exception as exc:  # what another library's object raises when it is asked for its values
         raise InputError(
             f"{name} must be an array or a PIL image that can be read, "
-            f"got {type(value).__name__}: {exc}"
+            f"got {type(value).__name__}: {str(exc) or repr(exc)}; threads that share a PIL image "
+            "need its load() first"
         ) from exc
     if on_gpu:
         from picme_rt import cuda_fetch

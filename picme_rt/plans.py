@@ -241,7 +241,7 @@ def load(place: Path) -> Plans:
         )
     except OSError as exc:
         raise EngineError(f"{path} cannot be read: {exc.strerror}; build it again") from exc
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as exc:
         raise EngineError(
             f"{path} is stale or damaged: {type(exc).__name__}: {one_line(exc)}; "
             "build the plans again with `picme export ENGINE --target ... --force`"

@@ -107,9 +107,10 @@ def check_one(task: Task, record: dict[str, Any], *, force: bool) -> None:
 def join(task: Task, record: dict[str, Any]) -> None:
     """Makes one picture, whose results are all there, part of its folder's run if there is one."""
     if (task.out / NAME).exists():
-        known = _pictures(task.out, record)
-        if task.name not in known:
-            _write(task.out, record, [*known, task.name])
+        with atomic.alone(task.out):  # others may add theirs at the same moment
+            known = _pictures(task.out, record)
+            if task.name not in known:
+                _write(task.out, record, [*known, task.name])
 
 
 def _refuse(planned: Iterable[Task], cure: str) -> None:

@@ -8,7 +8,7 @@ import numbers
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, Self, cast, overload
 
 import numpy as np
 
@@ -175,9 +175,10 @@ class Session:
         Latent i is a function of (seed, i) alone: never of k, batch, thread or device.
 
         Args:
-            img: (H, W, 3) uint8 RGB of any size, or a PIL image without transparent pixels.
-            mask: (H, W), nonzero = hole, or a PIL image of one channel. The bytes of `img` under
-                the hole are never read.
+            img: (H, W, 3) uint8 RGB of any size, or a PIL image without transparent pixels, upright
+                (`PIL.ImageOps.exif_transpose`).
+            mask: (H, W), nonzero = hole, or a PIL image of one channel; with several greys over 127
+                is hole. The bytes of `img` under the hole are never read.
             k: Number of results, at least 1.
             seed: 0 to 2**64 - 1.
             mode: `categorical` draws the primitive of each result from alpha (Algorithm 2),
@@ -197,6 +198,7 @@ class Session:
             InputError: An argument is not as above, or the results would not fit `RESULT_BYTES`.
             ClosedError: The session is closed.
         """
+        self._model.info()  # a closed session says so, whatever it is given
         pixels = images.read_image(img)
         check_size(pixels.shape, k)
         with self._calls:
@@ -305,6 +307,12 @@ class Session:
     def close(self) -> None:
         """Frees the engine; later calls raise `ClosedError`. Closing twice is allowed."""
         self._model.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a picme_rt.Session cannot be copied or sent to another process; open one in each "
+            "process, and share it between threads"
+        )
 
     def __enter__(self) -> Self:
         self._model.info()

@@ -11,6 +11,7 @@ import numpy as np
 
 from picme_rt import backends, choices, work
 from picme_rt.backends import Backend
+from picme_rt.backends.host_backend import HostBackend
 from picme_rt.choices import Measured, Settings
 from picme_rt.engine import Engine
 from picme_rt.errors import UnavailableError
@@ -20,7 +21,7 @@ from picme_rt.turns import Turns
 
 LATENTS = 6  # a call's default k
 _ROUNDS = 5
-_WARM = 1.0  # seconds, after which a graph has been compiled for results side by side
+_WARM = 1.0  # seconds of calls before those that are timed
 _MICRO_BATCHES = (2, 3)
 
 
@@ -71,6 +72,8 @@ def measure(engine: Engine, settings: Sequence[Settings]) -> list[Measured]:
     image, hole = _picture(engine.size)
     box = work.box_of(hole[0, 0] > 0)
     for backend in loaded:
+        if isinstance(backend, HostBackend):
+            backend.prepare()
         warm = time.perf_counter() + _WARM
         while time.perf_counter() < warm:
             _work(backend, image, hole, box)

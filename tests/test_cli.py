@@ -4,9 +4,11 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+import time
 
 import numpy as np
 import pytest
@@ -55,6 +57,48 @@ def usage(capsys, says, *arguments):
         picme(*arguments)
     assert caught.value.code == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_to_end_unwinds_everything_and_is_the_exit_code(name, monkeypatch, capsys):
+    number, unwound = getattr(signal, name), []
+
+    def told(_):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(30)
+        finally:
+            unwound.append(name)
+
+    monkeypatch.setattr("picme_rt.verbs.info.run", told)
+    assert picme("info", "engine") == 128 + number
+    assert unwound == [name]
+    assert (
+        capsys.readouterr().err == f"picme: ended by {name}; files that were finished are whole\n"
+    )
+    assert signal.getsignal(number) is signal.SIG_DFL
+    with monkeypatch.context() as patched:  # as under nohup, or where a program hears it itself
+        patched.setattr("picme_rt.verbs.info.run", lambda _: os.kill(os.getpid(), number))
+        heard = []
+        before = signal.signal(number, lambda *given: heard.append(given[0]))
+        try:
+            assert picme("info", "engine") == 0
+        finally:
+            signal.signal(number, before)
+        assert heard == [number]
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as caught:
+        picme("--version")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"picme {picme_rt.__version__}\n"
+
+
+def test_a_closed_standard_output_is_no_error(disk, engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it after >&-
+    assert picme("complete", "cat.png", "mask.png", "-o", "out", "-k", 1, "--engine", engine) == 0
+    assert (tmp_path / "out" / "cat_00.png").exists()
 
 
 def test_complete_writes_k_pictures_and_a_sheet(disk, engine, session, tmp_path, capsys):

@@ -496,7 +496,7 @@ def interrupt(arguments, began):
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     last = stderr.splitlines()[-1]
-    assert last == "picme: interrupted; what was finished is on disk"
+    assert last == "picme: interrupted; files that were finished are whole"
     return True
 
 

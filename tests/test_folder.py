@@ -372,7 +372,7 @@ def test_ctrl_c_ends_with_130_and_a_folder_that_can_be_resumed(disk, picme, engi
         child.send_signal(signal.SIGINT)
         _, err = child.communicate()
     assert child.returncode == 130
-    assert err == "picme: interrupted; what was finished is on disk\n"
+    assert err == "picme: interrupted; files that were finished are whole\n"
     for path in (disk / "out").glob("*.png"):
         read(path)
     assert not [p for p in (disk / "out").iterdir() if p.name.startswith(".")]

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+from PIL import ImageOps
+from PIL.ExifTags import Base
 
-from picme_rt import images
+from picme_rt import files, images
 from picme_rt.errors import InputError
 
 RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
@@ -142,6 +144,49 @@ def test_a_pil_mask_of_one_channel_is_read(mode):
     pil.putpixel((2, 1), 1)
     hole = images.read_mask(pil, (4, 5))
     assert np.argwhere(hole).tolist() == [[1, 2]]
+
+
+def test_a_pil_mask_of_greys_is_the_hole_that_its_file_is(tmp_path):
+    """Antialiased, or a JPEG once; an array of the same values is hole where it is not zero."""
+    grey = np.array([[0, 1, 127, 128, 255]], np.uint8)
+    pil = Pillow.fromarray(grey)
+    pil.save(tmp_path / "m.png")
+    assert images.read_mask(pil, (1, 5)).tolist() == [[False, False, False, True, True]]
+    assert (images.read_mask(pil, (1, 5)) == files.read_mask(tmp_path / "m.png")).all()
+    assert images.read_mask(grey, (1, 5)).tolist() == [[False, True, True, True, True]]
+    labels = Pillow.fromarray(np.array([[0, 1, 2]], np.uint8))
+    assert images.read_mask(labels, (1, 3)).tolist() == [[False, True, True]]
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 2, 6, 8, 9])
+def test_a_pil_image_that_its_exif_entry_turns_is_refused_with_the_cure(orientation, tmp_path):
+    exif = Pillow.Exif()
+    exif[Base.Orientation] = orientation
+    grey = Pillow.fromarray(RGB[..., 0])
+    for name, pil in ("img", Pillow.fromarray(RGB)), ("mask", grey):
+        pil.save(tmp_path / f"{name}.png", exif=exif)
+    with Pillow.open(tmp_path / "img.png") as img, Pillow.open(tmp_path / "mask.png") as mask:
+        if orientation not in range(2, 9):
+            assert (images.read_image(img) == RGB).all()
+            assert (images.read_mask(mask, (4, 5)) == (RGB[..., 0] > 0)).all()
+            return
+        for name, read in (
+            ("img", lambda: images.read_image(img)),
+            ("mask", lambda: images.read_mask(mask, (4, 5))),
+        ):
+            with pytest.raises(InputError, match=rf"orientation {orientation}; .*\({name}\)"):
+                read()
+        upright = ImageOps.exif_transpose(img)
+        assert (images.read_image(upright) == np.asarray(upright)).all()
+
+
+def test_an_error_without_a_text_is_named():
+    class Torn:
+        def __array__(self, *_, **__):
+            raise AssertionError
+
+    with pytest.raises(InputError, match=r"got Torn: AssertionError\(\); threads that share"):
+        images.read_image(Torn())
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "CMYK", "P"])

@@ -45,6 +45,16 @@ def test_calls_that_meet_have_a_thread_each_and_a_lone_one_all_again(calls):
     assert graph.runs == [4, 1, 1, 1, 4]
 
 
+def test_who_measures_has_the_second_compilation_at_once(calls):
+    graph = Twice()
+    shared = meeting.runners(TABLE, 1, 4, graph, calls).meeting
+    shared.prepare()
+    shared.prepare()
+    assert graph.compiled == [4, 1]
+    with calls:
+        assert shared.for_results(CORES) is not None
+
+
 def test_each_size_is_compared_once(calls):
     graph = Twice()
     make = meeting.runners(TABLE, 1, 4, graph, calls).make

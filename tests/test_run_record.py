@@ -1,6 +1,8 @@
 """The record of a folder's run: whose results are there, and what may stay or go."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,23 @@ def test_pictures_may_join_a_run_unless_results_of_theirs_are_there_already(out)
     (out / "d_01.png").touch()
     with pytest.raises(InputError, match=r"d_01\.png exists; the run in .* did not make it: move"):
         run_record.resume(out, tasks(out, "abcd"), RECORD)
+
+
+def test_pictures_that_join_at_the_same_moment_are_all_in_the_record(out, monkeypatch):
+    """Each reads the names, then writes them with its own: not while another is at it."""
+    run_record.begin(out, [], RECORD, force=False)
+    read, names = run_record._pictures, [f"p{i}" for i in range(4)]
+
+    def slowly(*given):
+        found = read(*given)
+        time.sleep(0.02)
+        return found
+
+    monkeypatch.setattr(run_record, "_pictures", slowly)
+    with ThreadPoolExecutor(len(names)) as pool:
+        for done in [pool.submit(run_record.join, *tasks(out, [n]), RECORD) for n in names]:
+            done.result()
+    assert sorted(json.loads((out / run_record.NAME).read_text())["pictures"]) == names
 
 
 def test_another_engine_version_or_a_damaged_record_are_not_gone_on_with(out):

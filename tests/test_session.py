@@ -1,9 +1,11 @@
 """A session completes pictures: what it promises about bits, sizes, modes and errors."""
 
+import copy
 import dataclasses
 import hashlib
 import itertools
 import math
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -434,3 +436,9 @@ def test_a_graph_that_is_none_or_another_is_refused(engine, tmp_path):
 def engine_file(path: Path, content: bytes):
     path.write_bytes(content)
     return engines.File(hashlib.sha256(content).hexdigest(), len(content))
+
+
+@pytest.mark.parametrize("send", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_session_is_not_copied_and_says_what_to_do(session, send):
+    with pytest.raises(TypeError, match="open one in each process, and share it between threads"):
+        send(session)

@@ -2,7 +2,11 @@
 
 import contextlib
 import dataclasses
+import multiprocessing
+import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -237,6 +241,47 @@ def test_threads_of_torch_are_put_back():
     with torch_recording.OnCpu(threads + 1).queueing():
         assert torch.get_num_threads() == threads + 1
     assert torch.get_num_threads() == threads
+
+
+def test_threads_of_torch_are_put_back_where_calls_of_new_threads_overlap():
+    """A new thread begins with the number that was set last, which is a call's."""
+    threads, first, second = torch.get_num_threads(), threading.Event(), threading.Event()
+
+    def outlast():
+        with torch_recording.OnCpu(threads + 1).queueing():
+            first.set()
+            second.wait(30)
+
+    def overlap():
+        with torch_recording.OnCpu(threads + 2).queueing():
+            pass
+
+    for work in (outlast, overlap):
+        thread = threading.Thread(target=work)
+        thread.start()
+        first.wait(30)
+    thread.join()
+    second.set()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == threads
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_was_forked_after_torch_computed_is_told_so():
+    with torch_recording.OnCpu().queueing():
+        pass
+    child = multiprocessing.get_context("fork").Process(target=_refused)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def _refused():
+    with (
+        pytest.raises(UnavailableError, match="before this process was forked"),
+        torch_recording.OnCpu().queueing(),
+    ):
+        pass
 
 
 def test_a_session_says_what_it_runs_and_auto_is_not_torch_unless_measured(tiny, monkeypatch):

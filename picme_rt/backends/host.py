@@ -14,6 +14,8 @@ from picme_rt.tensors import Graph, Tensor
 from picme_rt.turns import Turns
 from picme_rt.windows import Windows
 
+_KEPT = 16  # free runners of a graph: as many calls take turns at buffers that are there
+
 
 class Arrays(NamedTuple):
     """The buffers of one graph, of its largest shapes."""
@@ -101,6 +103,8 @@ class BoxRunner:
 class Pool:
     """The runners of one graph that are free; each call in flight has its own.
 
+    At most `_KEPT` are kept: so many calls at once are rare, and their buffers are memory.
+
     Args:
         role: What the graph is called in errors.
         make: Makes one more runner.
@@ -110,7 +114,9 @@ class Pool:
     def __init__(self, role: str, make: Callable[[], Runner], turns: Turns):
         self._role, self._make, self._turns = role, make, turns
         self._free: list[Runner] = []
-        self._lock = threading.Lock()
+        # Python may collect a stream that was given up while one is made here, in this thread: its
+        # end gives a runner back
+        self._lock = threading.RLock()
 
     def take(self) -> Runner:
         """A runner that is the caller's until it is given back.
@@ -131,7 +137,8 @@ class Pool:
     def give(self, runner: Runner) -> None:
         """Takes a runner back."""
         with self._lock:
-            self._free.append(runner)
+            if len(self._free) < _KEPT:
+                self._free.append(runner)
 
     def run(self, runner: Runner) -> None:
         """Runs a runner when it is its turn.

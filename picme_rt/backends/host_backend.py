@@ -48,6 +48,11 @@ class HostBackend:
         meeting = decoder.meeting
         self._beside = None if meeting is None else SideBySide(meeting, boxed, self._decoder)
 
+    def prepare(self) -> None:
+        """Does now what a session comes to in use: its next results may go side by side."""
+        if self._beside is not None:
+            self._beside.prepare()
+
     def encode(self, image: Float, hole: Float) -> dict[str, Float]:
         """See `Backend.encode`; the arrays are the caller's."""
         runner = self._encoder.take()

@@ -121,6 +121,11 @@ class Meeting:
             return None
         return self._second() if self._spent >= _PATIENCE * self._cost else self._maker
 
+    def prepare(self) -> None:
+        """Compiles the second time now, if that is ever done: who measures comes to it at once."""
+        if self.cores > 1 and not self.differs:
+            self._second()
+
     def beside(self, maker: Maker, inputs: dict[str, NDArray[Any]]) -> Runner:
         """A runner of one thread with another's inputs, but for a z and outputs of its own."""
         z = {"z": np.zeros_like(inputs["z"])}

@@ -43,6 +43,7 @@ class SideBySide:
     def __init__(self, meeting: Meeting, boxed: Callable[[Runner], Runner], pool: Pool):
         self._meeting, self._boxed, self._pool = meeting, boxed, pool
         self._lanes: weakref.WeakKeyDictionary[Runner, list[Runner]] = weakref.WeakKeyDictionary()
+        self.prepare = meeting.prepare
 
     def each(
         self, run: Run, runner: Runner, box: Box, latents: Sequence[Float], take: Take

@@ -3,6 +3,7 @@
 The one seam between what a pipeline does and how it gets to a GPU: all else runs on the CPU too.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -116,6 +117,54 @@ def reported() -> Iterator[None]:
         raise UnavailableError(f"torch did not compute on the device: {one_line(exc)}") from exc
 
 
+class _Threads:
+    """How many threads torch computes with on the CPU: a number of the process and of each thread.
+
+    A thread that begins takes the number that was set last anywhere, so what the caller's program
+    had is kept from the first call of those that overlap to the end of the last.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._outside = threading.Lock(), 0, 0
+        self._process: int | None = None
+
+    @contextmanager
+    def held(self, wanted: int | None) -> Iterator[None]:
+        """Sets the number for the calling thread.
+
+        Raises:
+            UnavailableError: torch computed before this process was forked off another: the
+                threads that it would wait for are not in this one.
+        """
+        with self._lock:
+            if self._process not in (None, os.getpid()):
+                raise UnavailableError(
+                    "backend torch computed before this process was forked, and would wait for "
+                    "ever in it; start processes with multiprocessing's spawn, or use another "
+                    "backend"
+                )
+            self._process = os.getpid()
+            if self._inside == 0:
+                self._outside = torch.get_num_threads()
+            self._inside += 1
+        try:
+            torch.set_num_threads(wanted or self._outside)
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                torch.set_num_threads(self._outside)
+
+    def forked(self) -> None:
+        """In a child that was forked: whoever held the lock is not in it."""
+        self._lock = threading.Lock()
+
+
+_threads = _Threads()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.forked)
+
+
 class OnCpu:
     """Runs what is queued at once.
 
@@ -135,15 +184,9 @@ class OnCpu:
 
         return replay
 
-    @contextmanager
-    def queueing(self) -> Iterator[None]:
-        """See `Recorder`; torch's number of threads is one of the calling thread."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._threads or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    def queueing(self) -> AbstractContextManager[None]:
+        """See `Recorder`; torch's number of threads is put back afterwards."""
+        return _threads.held(self._threads)
 
     def wait(self) -> None:
         """See `Recorder`."""

@@ -17,7 +17,7 @@ from picme_rt.session import Session
 from picme_rt.speed import cold_start, peaks, timing
 from picme_rt.speed.cold_start import ColdStart
 from picme_rt.speed.peaks import Peaks
-from picme_rt.speed.stages import STAGES, decoder_macs, stages
+from picme_rt.speed.stages import STAGES, decoder_macs, prepare, stages
 from picme_rt.speed.timing import Times
 
 KS = (1, 6, 50)
@@ -99,6 +99,7 @@ def measure(engine: Path, *, rounds: int, progress: Progress = iter) -> Report:
             with contextlib.suppress(UnavailableError):  # a precision that this CPU lacks
                 opened = Session(engine, backend=backend, precision=precision)
                 sessions.append(stack.enter_context(opened))
+                prepare(opened)
         times = timing.in_turn(_calls(sessions, loaded.size), rounds, progress=progress)
         cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         rows = [

@@ -8,6 +8,7 @@ import numpy as np
 
 from picme_rt import composite, framing, graph_shapes, kernels
 from picme_rt import engine as engines
+from picme_rt.backends.host_backend import HostBackend
 from picme_rt.errors import InputError
 from picme_rt.framing import Framing
 from picme_rt.images import Hole, Image
@@ -16,6 +17,13 @@ from picme_rt.session import Session
 
 Stage = Literal["pre", "encode", "sample", "decode", "composite"]
 STAGES: tuple[Stage, ...] = ("pre", "encode", "sample", "decode", "composite")
+
+
+def prepare(session: Session) -> None:
+    """Lets results go side by side from the next call on, as they come to in use."""
+    model = session._model
+    if isinstance(model, EngineModel) and isinstance(backend := model.loaded(), HostBackend):
+        backend.prepare()
 
 
 def stages(
@@ -31,7 +39,9 @@ def stages(
 
     Returns:
         `pre` (from bytes to the engine's square, and what the way back needs), `encode`, `sample`,
-        `decode` (k latents in micro-batches) and `composite` (k pictures to bytes), in this order.
+        `decode` (k latents in micro-batches, one after the other: their sum may be more than a
+        call takes whose results go side by side) and `composite` (k pictures to bytes), in this
+        order.
     """
     model = session._model
     if not isinstance(model, EngineModel):

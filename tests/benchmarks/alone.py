@@ -32,6 +32,7 @@ def call_of(case: str, root: Path, size: int) -> Callable[[], object]:
     """What is timed; imports what it needs and no more."""
     if case not in TORCH:
         import picme_rt
+        from picme_rt.speed import stages
 
         rng = np.random.default_rng(0)
         tile = np.ones((size // 16, size // 16, 1))
@@ -40,6 +41,7 @@ def call_of(case: str, root: Path, size: int) -> Callable[[], object]:
         hole[size // 4 : -size // 4, size // 4 : -size // 4] = True
         engine, backend, precision = case.split(", ")
         session = picme_rt.Session(root / engine, backend=backend, precision=precision)
+        stages.prepare(session)
         return functools.partial(session.complete, image, hole, k=K)
     from contestants import one_by_one, plain_export, random_network, tiles
 
