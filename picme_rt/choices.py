@@ -7,6 +7,7 @@ changed is not found, and nothing has to expire. Written whole or not at all.
 
 import dataclasses
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from picme_rt.errors import one_line
 
 _FORMAT = 3
 _FILE_BYTES = 1 << 16
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _MICRO_BATCH = 64
 MOST_THREADS = 4096
 _GAIN = 0.9
@@ -66,7 +68,10 @@ def fastest(measured: Sequence[Measured]) -> Settings:
 
 
 def cores() -> int:
-    """Physical cores that this process may run on; the threads of one core count once."""
+    """Physical cores that this process may run on; the threads of one core count once.
+
+    In a container, at most so many as its share of the processors' time is worth.
+    """
     if sys.platform != "linux":
         return os.cpu_count() or 1
     found = set()
@@ -76,7 +81,16 @@ def cores() -> int:
             found.add(path.read_text(encoding="ascii"))
         except OSError:  # not every container shows it
             found.add(str(cpu))
-    return len(found)
+    return min(len(found), _quota())
+
+
+def _quota() -> int:
+    """Processors that a container's limit is worth, rounded up (cgroup v2's `cpu.max`)."""
+    try:
+        most, period = _CPU_MAX.read_text(encoding="ascii").split()
+        return max(1, math.ceil(int(most) / int(period)))
+    except (OSError, ValueError):  # no container, or `max`: no limit
+        return MOST_THREADS
 
 
 def read(engine: Bundle, packages: Sequence[str]) -> list[Measured]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image as Pillow
-from PIL import ImageCms, ImageFile, ImageOps
+from PIL import ImageCms, ImageFile, ImageOps, PngImagePlugin
 from PIL.ExifTags import IFD, Base
 
 from picme_rt import atomic, images
@@ -37,6 +37,7 @@ _OF_TIFF = (
 )
 """Of a TIFF's own entries those that are about the photograph; others are about the file, or may
 show what the hole hides: layers, thumbnails."""
+_MOST_DPI = 65_536  # a JPEG has 16 bits for it
 _filtering = threading.Lock()
 
 
@@ -52,6 +53,8 @@ class Photograph(NamedTuple):
             transparent ones they are what the file stores.
         grey: Whether its file has no colour, so that none is written: luminance alone, which is
             exact where red, green and blue are equal. A webp has three equal channels instead.
+        dpi: Pixels an inch, the same both ways; None if the file does not say. Not for webp.
+        gamma: A PNG's own, what its values mean where there is no profile; for PNG alone.
     """
 
     pixels: Image
@@ -59,6 +62,8 @@ class Photograph(NamedTuple):
     icc_profile: bytes | None
     alpha: Alpha | None = None
     grey: bool = False
+    dpi: float | None = None
+    gamma: float | None = None
 
     def opaque_in(self, hole: Hole) -> "Photograph":
         """The same with an opaque hole: results show what was made for it."""
@@ -95,7 +100,13 @@ def read_photograph(path: Path) -> Photograph:
     grey = opened.mode in ("1", "L", "LA")
     # a profile of CMYK values says nothing about the RGB that is made of them
     kept = profile if grey or opened.mode in ("RGB", "RGBA", "P") else None
-    return Photograph(pixels, exif, kept or None, alpha, grey)
+    return Photograph(pixels, exif, kept or None, alpha, grey, *_resolution_and_gamma(opened.info))
+
+
+def _resolution_and_gamma(info: dict[Any, Any]) -> tuple[float | None, float | None]:
+    dpi, gamma = info.get("dpi", (0, 0)), info.get("gamma")
+    same = dpi[0] == dpi[1] and 0 < float(dpi[0]) < _MOST_DPI
+    return float(dpi[0]) if same else None, gamma if gamma and "srgb" not in info else None
 
 
 def read_picture(path: Path) -> Image:
@@ -148,7 +159,7 @@ def write_picture(path: Path, photograph: Photograph) -> None:
 
     Args:
         path: Ends with one of `FORMATS`.
-        photograph: The picture; its EXIF entries, profile and alpha are written too.
+        photograph: The picture; its EXIF entries, profile, alpha and resolution are written too.
 
     Raises:
         InputError: The format cannot hold the picture.
@@ -162,6 +173,11 @@ def write_picture(path: Path, photograph: Photograph) -> None:
         profile = None if kind == "WEBP" else profile  # which has no grey that it could be of
     kept = {"exif": photograph.exif, "icc_profile": profile}
     options = options | {name: value for name, value in kept.items() if value}
+    if photograph.dpi and kind != "WEBP":
+        options["dpi"] = (photograph.dpi, photograph.dpi)
+    if photograph.gamma and kind == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add(b"gAMA", round(1e5 * photograph.gamma).to_bytes(4, "big"))
     if photograph.alpha is not None:
         picture.putalpha(Pillow.fromarray(photograph.alpha))
     with atomic.file(path) as fresh:

@@ -159,6 +159,8 @@ def _mask_of(image: Path, masks: Path, by_stem: dict[str, list[Path]]) -> Path:
 def tasks(images: Path, masks: Path, out: Path, k: int, form: str) -> list[Task | Failure]:
     """Every picture of a folder with its mask, in the order of names; subfolders are left out.
 
+    A picture is a file that ends with one of `files.SUFFIXES`.
+
     Raises:
         InputError: The folder or `masks` is not there; it holds no picture, or is also the folder
             of results; or the one mask of all cannot be read.
@@ -193,6 +195,15 @@ def tasks(images: Path, masks: Path, out: Path, k: int, form: str) -> list[Task 
         except InputError as exc:
             found.append(Failure(image, str(exc)))
     return found
+
+
+def left_out(images: Path) -> list[Path]:
+    """The files of a folder that `tasks` takes for no pictures, hidden ones aside, by name."""
+    return sorted(
+        p
+        for p in images.iterdir()
+        if p.suffix.lower() not in files.SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
 
 
 def complete(

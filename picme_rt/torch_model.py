@@ -67,6 +67,7 @@ class TorchModel:
         self._pipeline = None
 
     def _loaded(self) -> "Pipeline":
-        if self._pipeline is None:
+        pipeline = self._pipeline  # once: another thread may close
+        if pipeline is None:
             raise ClosedError(models.CLOSED)
-        return self._pipeline
+        return pipeline

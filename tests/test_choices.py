@@ -237,3 +237,15 @@ def test_tuning_leaves_out_a_precision_that_this_cpu_lacks(engine, monkeypatch):
 
     monkeypatch.setattr(backends, "load", older)
     assert {one.settings.precision for one in tuning.tune(engine)} == {"fp32"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"), [("max 100000", None), ("150000 100000", 2), ("20000 100000", 1), ("", None)]
+)
+def test_a_container_s_share_of_the_processors_bounds_the_cores(limit, most, tmp_path, monkeypatch):
+    monkeypatch.setattr(choices.os, "sched_getaffinity", lambda _: range(10**6, 10**6 + 8))
+    place = tmp_path / "cpu.max"
+    monkeypatch.setattr(choices, "_CPU_MAX", place)
+    assert choices.cores() == 8  # no file
+    place.write_text(limit)
+    assert choices.cores() == (most or 8)

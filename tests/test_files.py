@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
-from PIL import ImageCms
+from PIL import ImageCms, PngImagePlugin
 
 from picme_rt import files, images
 from picme_rt.errors import InputError
@@ -479,3 +479,23 @@ def test_a_format_that_cannot_hold_the_picture_says_so(tmp_path):
     with pytest.raises(InputError, match=r"jpg holds no alpha.*a\.jpg.*choose png or webp"):
         files.write_picture(tmp_path / "a.jpg", Photograph(RGB, None, None, ALPHA))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["png", "jpg"])
+def test_the_resolution_of_a_file_is_kept(tmp_path, form):
+    Pillow.new("RGB", (4, 4)).save(tmp_path / f"a.{form}", dpi=(300, 300))
+    files.write_picture(tmp_path / f"b.{form}", files.read_photograph(tmp_path / f"a.{form}"))
+    with Pillow.open(tmp_path / f"b.{form}") as opened:
+        assert opened.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+
+
+def test_the_gamma_of_a_png_is_kept_unless_it_says_that_it_is_srgb(tmp_path):
+    for name, extra in ("linear", None), ("srgb", (b"sRGB", b"\0")):
+        chunks = PngImagePlugin.PngInfo()
+        if extra is not None:
+            chunks.add(*extra)
+        chunks.add(b"gAMA", (100_000).to_bytes(4, "big"))
+        Pillow.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=chunks)
+        files.write_picture(tmp_path / "b.png", files.read_photograph(tmp_path / "a.png"))
+        with Pillow.open(tmp_path / "b.png") as opened:
+            assert opened.info.get("gamma") == (1.0 if name == "linear" else None)

@@ -106,7 +106,8 @@ def test_bad_files_are_named_at_the_end_and_the_rest_is_done(disk, picme, capsys
     assert picme() == 1
     out, err = capsys.readouterr()
     assert out.split() == [f"out/{name}_sheet.png" for name in "abc"]
-    *lines, last = err.splitlines()
+    first, *lines, last = err.splitlines()
+    assert first == "picme: left out 1 file(s) that are no pictures: .txt"
     assert last == "picme: 5 of 8 pictures could not be completed"
     assert len(lines) == 5
     for says in (

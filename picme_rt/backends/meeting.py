@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from picme_rt import choices
 from picme_rt.backends.host import Arrays, Runner, arrays, buffers
+from picme_rt.errors import PicmeError
 from picme_rt.tensors import Graph
 from picme_rt.turns import Turns
 
@@ -146,6 +147,8 @@ class Meeting:
                 if self._compiled is not None:
                     self._maker = self._compiled()
                     self._compiled = None  # and with it the graph's bytes
+            except PicmeError:  # no memory is left, say: the first compilation does all there is
+                self.stop()
             finally:
                 self._compiling.release()
         return self._maker

@@ -185,6 +185,11 @@ def _run_folder(arguments: argparse.Namespace, sessions: Sequence[Session], aske
 
     out = arguments.out
     found = folder.tasks(arguments.image, arguments.mask, out, asked.k, arguments.format)
+    if others := folder.left_out(arguments.image):
+        kinds = ", ".join(sorted({one.suffix or one.name for one in others}))
+        print(
+            f"picme: left out {len(others)} file(s) that are no pictures: {kinds}", file=sys.stderr
+        )
     failures = [one for one in found if isinstance(one, folder.Failure)]
     planned = [one for one in found if isinstance(one, folder.Task)]
     infos = [session.info for session in sessions]
