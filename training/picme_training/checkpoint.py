@@ -337,10 +337,14 @@ def _moments(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
 
 
 def _restore(name: str, optimizer: torch.optim.Optimizer, stored: dict[str, Tensor]) -> None:
+    """Fills an optimizer, its moments laid out as their weights, as a fresh one has them."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in stored.items():
         owner, index, moment = key.split(".")
         if owner == name:
+            if moment != "step":  # Adam's count, a number on the CPU
+                value = torch.empty_like(weights[int(index)]).copy_(value)
             state.setdefault(int(index), {})[moment] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
