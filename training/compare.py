@@ -168,12 +168,14 @@ def finish(run: Run, arguments: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.file(settings) as fresh:
         fresh.write_text(toml_of(run.settings))
-    begun = any((folder / "run" / "checkpoints").glob("step_*"))
+    kept = [int(at.name[5:]) for at in (folder / "run" / "checkpoints").glob("step_*")]
+    if arguments.train_only and max(kept, default=0) >= run.stop(arguments.stage):
+        return
     weights = ["--lpips-weights", arguments.lpips_weights] if arguments.lpips_weights else []
     _picme(
         folder,
         *("train", settings, "--data", arguments.data, "--val", arguments.val, *weights),
-        *("--out", folder / "run", "--device", arguments.device, *(["--resume"] * begun)),
+        *("--out", folder / "run", "--device", arguments.device, *(["--resume"] * bool(kept))),
         *("--stop", run.stop(arguments.stage)),
     )
     if arguments.train_only:

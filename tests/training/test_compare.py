@@ -187,6 +187,9 @@ def test_what_is_asked_for_is_trained_and_measured_once(
     assert "| one |" not in capsys.readouterr().out
     checkpoint = out / "one-3-4" / "run" / "checkpoints" / "step_00000002"
     trained = (checkpoint / "checkpoint.json").stat().st_mtime_ns
+    log = (out / "one-3-4" / "log.txt").read_text()
+    assert compare.main([*given, "--train-only"]) == 0
+    assert (out / "one-3-4" / "log.txt").read_text() == log  # nothing was started
     assert compare.main(given) == 0
     assert "| one | 4 | 1 |" in capsys.readouterr().out
     assert (checkpoint / "checkpoint.json").stat().st_mtime_ns == trained
