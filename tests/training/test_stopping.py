@@ -5,6 +5,7 @@ import itertools
 import json
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -89,9 +90,35 @@ def tell_twice():
         pytest.fail("the second one was not heard")
 
 
-def test_a_second_signal_ends_at_once():
+@pytest.fixture
+def clock(monkeypatch):
+    """Moves the time between two signals: `clock(2.0, 2.5)`."""
+
+    def at(*times):
+        times = iter(times)
+        stand_in = SimpleNamespace(monotonic=lambda: next(times))
+        monkeypatch.setattr(stopping, "time", stand_in)
+
+    return at
+
+
+def test_a_second_signal_ends_at_once(clock):
+    clock(7.0, 8.5)
     with pytest.raises(KeyboardInterrupt):
         tell_twice()
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(clock):
+    """`timeout` signals its command, then the group that the command is in."""
+    before = signal.getsignal(signal.SIGINT)
+    clock(7.0, 7.01, 7.02, 9.0)
+    with stopping.told() as told:
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            send(number)
+        assert told()
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_what_is_ignored_stays_so():

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -10,17 +11,20 @@ from picme_training import distributed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Ctrl-C, and what `kill`, `timeout`, a container's stop and a queue's time limit send."""
+TOGETHER = 1.0
+"""Seconds in which further signals are the first one again: `timeout` signals a process, then all
+of its group, and a process is in both."""
 
 
 @contextlib.contextmanager
 def told() -> Iterator[Callable[[], bool]]:
     """Gives a function that says whether one of `SIGNALS` has come inside of the block.
 
-    A second one acts as it would have without the block. So does the first where the step in hand
+    A second one, `TOGETHER` later, acts as it would have without the block. So does the first where the step in hand
     cannot be waited for: outside of the main thread, which alone hears signals, and where several
     processes compute the run, of which each would end at a step of its own.
     """
-    heard: list[int] = []
+    heard: list[float] = []
     if threading.current_thread() is not threading.main_thread() or distributed.count() > 1:
         yield lambda: False
         return
@@ -33,8 +37,10 @@ def told() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
     def hear(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
-        restore()
+        heard.append(time.monotonic())
+        if heard[-1] - heard[0] > TOGETHER:
+            restore()
+            signal.raise_signal(number)
 
     for number in before:
         signal.signal(number, hear)
