@@ -41,8 +41,15 @@ class Noise(NamedTuple):
         device = generator.device
         z_m, z_c, best, drawn = torch.randn(4, batch, latent, generator=generator, device=device)
         choice = torch.rand(batch, generator=generator, device=device)
-        shift = torch.rand(batch, 2, generator=generator, device=device).cpu()
+        shift = torch.rand(batch, 2, generator=_on_host(generator))
         return Noise(z_m, z_c, best, drawn, choice, shift)
+
+
+def _on_host(generator: torch.Generator) -> torch.Generator:
+    """Itself on the CPU, else another of its seed: nobody waits for numbers of the device's."""
+    if generator.device.type == "cpu":
+        return generator
+    return torch.Generator().manual_seed(generator.initial_seed())
 
 
 class Pass(NamedTuple):

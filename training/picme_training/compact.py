@@ -53,7 +53,7 @@ def _shuffled(x: Tensor, ratio: int) -> Tensor:
     Such a weave is what a shuffle makes by itself, and what losses on features of stride 2 like. A
     mean of two neighbours left a fifth of period 2.2 in fur, and g wove just that.
     """
-    line = torch.tensor([0.25, 0.5, 0.25], device=x.device)
+    line = torch.tensor([0.25, 0.5, 0.25]).to(x.device, non_blocking=True)
     weights = torch.eye(3, device=x.device)[:, :, None, None] * (line[:, None] * line)
     pixels = F.pad(F.pixel_shuffle(x, ratio), (1, 1, 1, 1), mode="reflect")
     return F.conv2d(pixels, weights)

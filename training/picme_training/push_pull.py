@@ -34,7 +34,7 @@ def filled(image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
         several = mean.chunk(4, 1)[3].clamp(0.25, 1.0)  # one known pixel of four is enough
         maps.append(mean / several)
     made = maps.pop()
-    fade = torch.tensor([1, 1, 1, FADE], device=hole.device).view(1, 4, 1, 1)
+    fade = torch.tensor([1, 1, 1, FADE]).to(hole.device, non_blocking=True).view(1, 4, 1, 1)
     for there in reversed(maps):
         made = _pulled(fade * made, there)
     *colours, near = made.chunk(4, 1)

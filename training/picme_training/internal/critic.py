@@ -111,7 +111,7 @@ def descend_critic(stack: Stack, given: Critic, real: Tensor, fake: Tensor, mix:
         for x, weight, gradient in zip(entering, stack.weights, left, strict=True)
     ]
     _by_way_of_x(stack, third, own_norms, tangents, own)
-    seed = given.seed * _REAL_AND_FAKE.to(given.seed)
+    seed = given.seed * _REAL_AND_FAKE.to(given.seed, non_blocking=True)
     write_gradient(stack, kept, deltas, seed)
     into = stack.gradients
     for weight, more in zip(into.weights, of_weights, strict=True):
