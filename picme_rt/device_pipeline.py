@@ -32,7 +32,10 @@ from picme_rt.plans import Plans
 from picme_rt.tensors import Graph
 
 MOST_RUNS, MOST_BYTES = 8, 1 << 30
-"""Sizes of runs that are kept ready, and bytes of them; what was not used for longest goes."""
+"""Sizes of runs that are kept ready, and bytes of their buffers; what was not used for longest
+goes."""
+MOST_CONTEXT_BYTES = 4 << 30
+"""Bytes of the GPU that their contexts may take: one takes what its plan's largest sizes need."""
 _SAMPLES = 1 << 32  # indices of one seed
 
 
@@ -71,6 +74,8 @@ class _Networks:
     def __init__(self, library: Library, found: Plans, tables: dict[str, Graph]):
         self._library, self._tables = library, tables
         self._loaded = tensorrt.load(library, found, tables)
+        networks = (self._loaded.encoder, self._loaded.decoder)
+        self.context_bytes = sum(map(tensorrt.context_bytes, networks))  # of one run
 
     def contexts(self, places: Layout, begin: int) -> tuple[Queued, Queued]:
         encoder, decoder = (
@@ -223,6 +228,7 @@ class DevicePipeline:
             while self._runs and (
                 len(self._runs) >= MOST_RUNS
                 or wanted + sum(run.bytes for run in self._runs.values()) > MOST_BYTES
+                or (len(self._runs) + 1) * networks.context_bytes > MOST_CONTEXT_BYTES
             ):
                 self._runs.popitem(last=False)[1].close()
             self._runs[sizes] = DeviceRun(

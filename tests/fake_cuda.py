@@ -280,6 +280,8 @@ class FakeTensorRt:
 
 
 class FakeEngine:
+    device_memory_size_v2 = 1 << 20  # of a context of it
+
     def __init__(self, trt, session):
         self.trt, self.session = trt, session
         self.tensors = {t.name: ("in", t) for t in session.get_inputs()}

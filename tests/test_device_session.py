@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_cuda
 import numpy as np
@@ -269,12 +270,28 @@ def test_other_backends_leave_nothing_on_a_gpu(session, picture):
         session.complete(*picture, device_output=True)
 
 
-@pytest.mark.parametrize(("name", "most", "left"), [("MOST_RUNS", 2, 2), ("MOST_BYTES", 1, 1)])
+# a run has two contexts of 1 MiB each
+KEPT = [
+    ("MOST_RUNS", 2, 2),
+    ("MOST_BYTES", 1, 1),
+    ("MOST_CONTEXT_BYTES", 4 << 20, 2),
+    ("MOST_CONTEXT_BYTES", 1, 1),
+]
+
+
+@pytest.mark.parametrize(("name", "most", "left"), KEPT)
 def test_few_sizes_are_kept_ready(gpu, opened, picture, monkeypatch, name, most, left):
     monkeypatch.setattr(device_pipeline, name, most)
     for k in (1, 2, 3, 1):
         opened.complete(*picture, k=k)
     assert len(gpu.pinned) == left
+
+
+def test_the_memory_of_a_context_is_asked_for_by_the_name_that_the_library_has():
+    names = {"device_memory_size_v2": 7, "device_memory_size": 5}
+    assert tensorrt.context_bytes(SimpleNamespace(**names)) == 7
+    assert tensorrt.context_bytes(SimpleNamespace(device_memory_size=5)) == 5
+    assert tensorrt.context_bytes(SimpleNamespace()) == 0
 
 
 def test_few_graphs_are_kept(gpu, opened, picture, monkeypatch):

@@ -68,6 +68,14 @@ def _check(library: Library, engine: Any, table: Graph, path: str) -> None:
         raise EngineError(f"{path} has the tensors {got}, expected {wanted} of float32")
 
 
+def context_bytes(network: Any) -> int:
+    """Memory of the GPU that one context of an engine takes; 0 where the library does not say."""
+    for name in ("device_memory_size_v2", "device_memory_size"):
+        if hasattr(network, name):
+            return int(getattr(network, name))
+    return 0
+
+
 class Context:
     """One network ready to run on fixed addresses, for fixed shapes.
 
