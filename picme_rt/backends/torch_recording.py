@@ -51,7 +51,9 @@ def arithmetic(precision: str) -> Iterator[None]:
     """Strict float32 but for tf32, and the same algorithm each time: bits depend on no timing.
 
     These are settings of the process in torch: who computes something else meanwhile would see
-    them, so they hold while a graph is recorded, or one call queued, and no longer.
+    them, so they hold while a graph is recorded, or one call queued, and no longer. From torch 2.9
+    on they are set by its newer names: a thread that meanwhile reads an older one which says
+    otherwise (torch.backends.cuda.matmul.allow_tf32) gets a RuntimeError of torch's.
     """
     tf32 = precision == "tf32"
     with _settings, _algorithms(), (_parts if _BY_PART else _whole)(tf32):
