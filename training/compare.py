@@ -15,7 +15,6 @@ import dataclasses
 import json
 import math
 import statistics
-import subprocess
 import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from typing import Any
 
 from picme_rt import atomic
 from picme_rt.errors import InputError, PicmeError
-from picme_training import config
+from picme_training import children, config
 
 CONFIGS = Path(__file__).parent / "configs"
 COLUMNS = {
@@ -191,13 +190,7 @@ def finish(run: Run, arguments: argparse.Namespace) -> None:
 
 def _picme(folder: Path, *command: object) -> str:
     with (folder / "log.txt").open("a") as log:
-        done = subprocess.run(
-            [sys.executable, "-m", "picme_rt", *map(str, command)],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            check=False,
-        )
+        done = children.run([sys.executable, "-m", "picme_rt", *map(str, command)], log)
     if done.returncode:
         raise PicmeError(f"picme {command[0]} of {folder.name} failed: see {log.name}")
     return done.stdout
@@ -255,7 +248,7 @@ def main(argv: list[str] | None = None) -> int:
         runs = runs_of(arguments.plan, arguments.rows, arguments.pictures)
         for run in runs:
             check(run, arguments.out)
-        with ThreadPoolExecutor(arguments.jobs) as pool:
+        with children.told(), ThreadPoolExecutor(arguments.jobs) as pool:
             failed = [str(e) for e in pool.map(lambda run: _tried(run, arguments), runs) if e]
         table = table_of(runs, arguments.out, arguments.stage)
         print(table, end="", flush=True)

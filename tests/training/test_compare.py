@@ -1,7 +1,6 @@
 import contextlib
 import io
 import json
-import subprocess
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,15 +34,14 @@ def plan(tmp_path):
 def in_this_process(compare, monkeypatch):
     """`picme` without processes of its own, which import torch for seconds."""
 
-    def run(command, *, stderr, **_):
+    def run(command, log):
         said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(stderr):
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(log):
             code = cli.main(command[3:])
         return SimpleNamespace(returncode=code, stdout=said.getvalue())
 
-    stand_in = SimpleNamespace(run=run, PIPE=subprocess.PIPE)
     with monkeypatch.context() as patch:
-        patch.setattr(compare, "subprocess", stand_in)
+        patch.setattr(compare.children, "run", run)
         yield patch
 
 
