@@ -1,8 +1,8 @@
 """`make gpu-check`: what a machine with a GPU does with this project, in figures and checks.
 
 Needs that machine's python3 with torch and NumPy, and nothing installed. Every part is measured
-once and kept in a JSON, so an interrupted run goes on where it stopped. docs/gpu.md reads the
-tables.
+once and kept in a JSON, so an interrupted run goes on where it stopped, and one that broke off is
+a failed check, measured again by the next run. docs/gpu.md reads the tables.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ MODULES = {
     "inference": "gpu.inference",
     "tensorrt": "gpu.tensorrt_session",
 }
-FORMAT = 1
+FORMAT = 2
 Report = dict[str, Any]
 
 
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         machine = _machine(arguments.device)
         report = _opened(arguments.out, machine, arguments)
         for part in dict.fromkeys(parts):
-            if part in report["parts"] and not arguments.force:
+            if "broke" not in report["parts"].get(part, {"broke": ""}) and not arguments.force:
                 print(f"gpu-check: {part} is in {arguments.out}, kept", file=sys.stderr)
                 continue
             _measure(part, report, arguments)
@@ -134,12 +135,18 @@ def _measure(part: str, report: Report, arguments: argparse.Namespace) -> None:
         raise Refused(
             f"{part} needs {exc.name}, which this python3 lacks; name other parts"
         ) from exc
-    found = module.measure(torch.device(arguments.device), arguments.tiny)
+    try:
+        found = module.measure(torch.device(arguments.device), arguments.tiny)
+    except Exception as exc:  # the other parts are still worth having
+        traceback.print_exc()
+        failed = importlib.import_module("gpu.attempts").failed(f"{part} comes to its end", exc)
+        found = {"broke": failed["said"], "checks": [failed]}
     report["parts"][part] = {"seconds": round(time.perf_counter() - began, 1), **found}
-    if "environment" in report["parts"]:
-        tflops = report["parts"]["environment"]["peaks"]["tflops"]
-        for name in {"decode", "training", "inference"} & set(report["parts"]):
-            importlib.import_module(MODULES[name]).add_shares(report["parts"][name], tflops)
+    whole = {name: held for name, held in report["parts"].items() if "broke" not in held}
+    if "environment" in whole:
+        tflops = whole["environment"]["peaks"]["tflops"]
+        for name in {"decode", "training", "inference"} & set(whole):
+            importlib.import_module(MODULES[name]).add_shares(whole[name], tflops)
     partial = arguments.out.with_name(arguments.out.name + ".partial")
     partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, arguments.out)
@@ -154,7 +161,9 @@ def _tell(report: Report) -> int:
         if part in report["parts"]:
             found = report["parts"][part]
             print(f"\n## {part} ({found['seconds']} s)\n")
-            print(importlib.import_module(module).table(found))
+            broke = found.get("broke")
+            table = importlib.import_module(module).table
+            print(table(found) if broke is None else f"It broke off: {broke}")
             checks = found["checks"]
             failed += [{"part": part, **check} for check in checks if not check["pass"]]
             print(f"\n{sum(check['pass'] for check in checks)} of {len(checks)} checks passed.")

@@ -149,20 +149,14 @@ def captured(loan: Loan) -> torch.cuda.CUDAGraph:
     return graph
 
 
-def rows(device: torch.device, tiny: bool) -> list[Result]:
+def rows(device: torch.device, tiny: bool) -> Iterator[Result]:
     """Time of a call and of its replay, against a copy that moves as many bytes."""
     effort = timing.TINY if tiny else timing.FULL
-    return [
-        {
-            "size": list(size),
-            "hole": hole,
-            "type": dtype,
-            **timed(size, hole, dtype, device, effort),
-        }
-        for size in (SIZES[:1] if tiny else SIZES)
-        for hole in ("quarter", "whole")
-        for dtype in ("float32", "float16")
-    ]
+    for size in SIZES[:1] if tiny else SIZES:
+        for hole in ("quarter", "whole"):
+            for dtype in ("float32", "float16"):
+                row = {"size": list(size), "hole": hole, "type": dtype}
+                yield {**row, **timed(size, hole, dtype, device, effort)}
 
 
 def timed(

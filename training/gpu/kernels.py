@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from gpu import bits, composite_module, composites, launches, module
+from gpu.attempts import attempt
 
 Result = dict[str, Any]
 
@@ -21,8 +22,10 @@ def measure(device: torch.device, tiny: bool) -> Result:
         skipped.append("the kernels as programs: no compiler")
     else:
         with tempfile.TemporaryDirectory() as folder:
-            found["checks"] += launched(compiler, Path(folder) / "launch", device)
-            found["checks"] += composited(compiler, Path(folder) / "composite", device, tiny)
+            with attempt("the sampler by a program", found["checks"]):
+                found["checks"] += launched(compiler, Path(folder) / "launch", device)
+            with attempt("the composite by a program", found["checks"]):
+                found["checks"] += composited(compiler, Path(folder) / "composite", device, tiny)
         if device.type == "cuda" and not launches.sanitizer():
             skipped.append("compute-sanitizer: not on PATH")
     if compiler is None or device.type != "cuda":

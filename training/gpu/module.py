@@ -4,7 +4,6 @@ A GPU's machine may have no network: pip takes scikit-build-core, pybind11 and C
 python3 that runs this.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -17,16 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gpu import composite_module, launches, protocols, timing
+from gpu import composite_module, launches, own_process, protocols, timing
+from gpu.attempts import attempt, failed
+from gpu.own_process import MOST_SECONDS, Found
 from picme_rt.kernels import GmmSample
 from picme_rt.sampling_cuda import sample_gmm_cuda
 
 Result = dict[str, Any]
-TRAINING = Path(__file__).parents[1]
-CALL = (
-    "import json, sys, torch; from gpu import module; "
-    "print(json.dumps(module.use(torch.device(sys.argv[1]), sys.argv[2] == 'True')))"
-)
+KINDS = ("rows", "composite_rows", "checks")
 SIZES = ((1, 6, 256, 6), (1, 1, 8192, 6), (64, 6, 256, 50), (64, 1, 8192, 50))
 """B, P, D, k: PICME's latent and PIC's, as one request and as a full GPU."""
 
@@ -53,34 +50,23 @@ def measure(device: torch.device, compiler: str, tiny: bool) -> Result:
         built = build(Path(folder), compiler, f"{major}{minor}-real")
         if not built["pass"]:
             return {"rows": [], "composite_rows": [], "checks": [built]}
-        # a process of its own, for the repository's picme_rt is already imported in this one
-        done = subprocess.run(
-            [sys.executable, "-c", CALL, str(device), str(tiny)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join((folder, str(TRAINING)))},
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            timeout=540,
-            check=False,
-        )
-    ran: Result = {"name": "the module runs", "pass": done.returncode == 0}
-    used: Result = {"rows": [], "composite_rows": [], "checks": []}
-    if ran["pass"]:
-        used = json.loads(done.stdout)
+        ran, found = own_process.run("module", device, tiny, Path(folder), check="the module runs")
+    used = own_process.sorted_out(found, KINDS)
     return {**used, "checks": [built, ran, *used["checks"]]}
 
 
-def use(device: torch.device, tiny: bool) -> Result:
+def use(device: torch.device, tiny: bool) -> Iterator[Found]:
     """Checks and times the picme_rt that is imported."""
-    found: dict[str, list[Result]] = {"rows": [], "composite_rows": []}
-
-    def time_all(device: torch.device) -> Iterator[Result]:
-        found["rows"] += rows(device, tiny)
-        yield {"name": "the launches are timed", "pass": True}
-        found["composite_rows"] += composite_module.rows(device, tiny)
-        yield {"name": "the composites are timed", "pass": True}
-
-    runs = (*CHECKS, *composite_module.CHECKS, time_all)
-    return {**found, "checks": [check for run in runs for check in attempted(run, device)]}
+    for run in (*CHECKS, *composite_module.CHECKS):
+        for check in attempted(run, device):
+            yield "checks", check
+    for kind, time_all in (("rows", rows), ("composite_rows", composite_module.rows)):
+        broke: list[Result] = []
+        with attempt(f"{kind} are timed", broke):
+            for row in time_all(device, tiny):
+                yield kind, row
+        for check in broke:
+            yield "checks", check
 
 
 def attempted(
@@ -90,26 +76,30 @@ def attempted(
     try:
         yield from run(device)
     except Exception as exc:
-        yield {"name": run.__name__, "pass": False, "said": f"{type(exc).__name__}: {exc}"[-500:]}
+        yield failed(run.__name__, exc)
 
 
 def build(folder: Path, compiler: str, architectures: str) -> Result:
     """`pip install` of this repository into a folder, without network or other packages."""
     settings = {"PICME_CUDA": "ON", "PICME_CUDA_ARCHITECTURES": architectures}
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-            *("--no-index", "--no-build-isolation", "--no-deps", "--target", str(folder)),
-            *(f"--config-settings=cmake.define.{name}={value}" for name, value in settings.items()),
-            str(launches.ROOT),
-        ],
-        env={**os.environ, "CUDACXX": compiler},
-        capture_output=True,
-        text=True,
-        timeout=540,
-        check=False,
-    )
-    checked: Result = {"name": "pip builds the module with CUDA", "pass": done.returncode == 0}
+    checked: Result = {"name": "pip builds the module with CUDA", "pass": False}
+    try:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+                *("--no-index", "--no-build-isolation", "--no-deps", "--target", str(folder)),
+                *(f"--config-settings=cmake.define.{n}={value}" for n, value in settings.items()),
+                str(launches.ROOT),
+            ],
+            env={**os.environ, "CUDACXX": compiler},
+            capture_output=True,
+            text=True,
+            timeout=MOST_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {**checked, "said": f"it was ended after {MOST_SECONDS} s"}
+    checked["pass"] = done.returncode == 0
     return checked if checked["pass"] else {**checked, "said": (done.stdout + done.stderr)[-1500:]}
 
 
@@ -237,17 +227,15 @@ def captured(case: launches.Case, loan: Loan) -> torch.cuda.CUDAGraph:
     return graph
 
 
-def rows(device: torch.device, tiny: bool) -> list[Result]:
+def rows(device: torch.device, tiny: bool) -> Iterator[Result]:
     """Time of a launch and of its replay, against a copy that moves as many bytes."""
     effort = timing.TINY if tiny else timing.FULL
-    found = []
     for batch, primitives, dim, k in SIZES[:2] if tiny else SIZES:
         arrays = launches.mixture(batch, primitives, dim)
         for density in (True, False):
             case = launches.Case("timed", arrays, {"k": k}, density)
             row = {"size": [batch, primitives, dim, k], "log_prob": density}
-            found.append({**row, **timed(case, device, effort)})
-    return found
+            yield {**row, **timed(case, device, effort)}
 
 
 def timed(case: launches.Case, device: torch.device, effort: timing.Effort) -> Result:

@@ -1,13 +1,13 @@
 """The torch backend's pipeline on W1, of every size and precision, beside the reference loop."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
-from gpu import counting, decode, precision, timing
+from gpu import attempts, counting, decode, precision, timing
 from picme_rt import torch_model
 from picme_rt.backends import graphs, torch_launches, torch_pipeline
 from picme_rt.backends import torch as torch_backend
@@ -18,9 +18,12 @@ from picme_rt.encoded import Request
 from picme_rt.engine import Engine
 
 Result = dict[str, Any]
+FAILED = "failed"
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 KS = (1, 6, 16, 50)
-BATCHES = (1, 8, 32)
+SIZES = tuple((pictures, k) for pictures in (1, 8, 32) for k in KS)
+LARGE = tuple(size for size in SIZES if size[0] == 32 or size[1] == 50)
+"""Batches and k; those that take long, or may not fit into memory."""
 
 
 def picture(size: int, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -80,19 +83,22 @@ def body(pipeline: Pipeline, engine: Engine) -> tuple[Callable[[], None], torch.
 
 
 def rows(
-    engine: Engine, device: torch.device, effort: timing.Effort, *, tiny: bool
+    engine: Engine,
+    device: torch.device,
+    effort: timing.Effort,
+    sizes: Iterable[tuple[int, int]],
 ) -> Iterator[Result]:
     """One row a size, precision and way; what did not fit into memory says so."""
+    sizes = list(sizes)
     names = PRECISIONS if device.type == "cuda" else ("fp32", "fp16")
     once, each = counting.macs(engine)
     for name in names:
-        for pictures in (1,) if tiny else BATCHES:
-            for k in (1, 2) if tiny else KS:
-                label = {"precision": name, "batch": pictures, "k": k}
-                macs = pictures * (once + k * each)
-                for way in ways(device, pictures, k):
-                    row = {**label, "way": way, "gmac": macs / 1e9}
-                    yield row | attempt(engine, device, effort, row)
+        for pictures, k in sizes:
+            label = {"precision": name, "batch": pictures, "k": k}
+            macs = pictures * (once + k * each)
+            for way in ways(device, pictures, k):
+                row = {**label, "way": way, "gmac": macs / 1e9}
+                yield row | attempt(engine, device, effort, row)
 
 
 def rewritten(engine: Engine, device: torch.device, effort: timing.Effort) -> Iterator[Result]:
@@ -126,6 +132,8 @@ def attempt(engine: Engine, device: torch.device, effort: timing.Effort, row: Re
         outcome = {"outcome": "measured", **taken._asdict()}
     except torch.OutOfMemoryError:
         outcome = {"outcome": "out of memory"}
+    except Exception as exc:  # the other rows are still worth having
+        outcome = {"outcome": FAILED, "said": attempts.said(exc)}
     if device.type == "cuda":
         outcome["memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
         gc.collect()
@@ -158,18 +166,17 @@ def timed(
     return taken
 
 
-def loops(device: torch.device, effort: timing.Effort, *, tiny: bool) -> list[Result]:
+def loops(device: torch.device, effort: timing.Effort, *, tiny: bool) -> Iterator[Result]:
     """The reference in eager torch: encode, then k decodes at batch 1, spectral norm alive."""
     size, ks = (64, (1,)) if tiny else (256, KS)
-    model, found = decode._network(size, device), []
-    with torch.no_grad():
-        for k in ks:
-            request = decode._request(k, model, k, device)
-            for name in precision.names(device):
+    model = decode._network(size, device)
+    for k in ks:
+        request = decode._request(k, model, k, device)
+        for name in precision.names(device):
 
-                def call(name: str = name, request: decode.Request = request) -> None:
-                    decode._run(decode.loop, model, request, name)
+            def call(name: str = name, request: decode.Request = request) -> None:
+                decode._run(decode.loop, model, request, name)
 
+            with torch.no_grad():  # not around the yield: it is the thread's
                 taken = timing.measure(call, device, effort)
-                found.append({"k": k, "precision": name, **taken._asdict()})
-    return found
+            yield {"k": k, "precision": name, **taken._asdict()}

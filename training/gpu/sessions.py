@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 import picme_rt
+from gpu.attempts import attempt
+from gpu.own_process import Found
 from gpu.pipelines import picture
 from picme_rt import backends, kernels
 from picme_rt import engine as engines
@@ -38,24 +40,27 @@ def candidates(engine: Path, device: torch.device) -> Iterator[tuple[str, str]]:
             yield backend, precision
 
 
-def parity(engine: Path, device: torch.device, k: int) -> tuple[list[Result], list[str]]:
+def parity(engine: Path, device: torch.device, k: int) -> Iterator[Found]:
     """Each backend and precision against torch's fp32 on the CPU; checks, and what was skipped."""
     size = engines.load(engine).size
     img, hole = picture(size, 1)
     with Session(engine, backend="torch", device="cpu") as session:
         want = session.complete(img, hole, k=k, seed=5)
-    checks, skipped = [], []
     for backend, precision in candidates(engine, device):
         name = f"{engine.name}, {backend} {precision}"
-        try:
-            with opened(engine, device, backend, precision) as session:
+        checks: list[Result] = []
+        with attempt(name, checks):
+            try:
+                session = opened(engine, device, backend, precision)
+            except PicmeError as exc:
+                yield "skipped", f"{name}: {exc}"
+                continue
+            with session:
                 got = session.complete(img, hole, k=k, seed=5)
                 again = session.complete(img, hole, k=1, seed=5)
-        except PicmeError as exc:
-            skipped.append(f"{name}: {exc}")
-            continue
-        checks.append({"name": name, **compared(want, got, again, hole, img, precision)})
-    return checks, skipped
+            checks.append({"name": name, **compared(want, got, again, hole, img, precision)})
+        for check in checks:
+            yield "checks", check
 
 
 def compared(
@@ -83,36 +88,42 @@ def compared(
     }  # fmt: skip
 
 
-def calls(engine: Path, device: torch.device, *, tiny: bool) -> list[Result]:
+def calls(engine: Path, device: torch.device, *, tiny: bool) -> Iterator[Found]:
     """Latency of `complete`, bytes in and bytes out, and 100 pictures by `complete_batch`."""
-    size = engines.load(engine).size
+    for backend, precision in candidates(engine, device):
+        broke: list[Result] = []
+        with attempt(f"{engine.name}, {backend} {precision}: calls", broke):
+            try:
+                session = opened(engine, device, backend, precision)
+            except PicmeError:
+                continue  # parity has said it
+            row = {"backend": backend, "precision": precision}
+            with session:
+                row |= called(session, engines.load(engine).size, tiny=tiny)
+            yield "calls", row
+        for check in broke:
+            yield "checks", check
+
+
+def called(session: Session, size: int, *, tiny: bool) -> Result:
+    """The times of one session."""
     k, many, repeats, first = (1, 2, 2, 1) if tiny else (K, 100, 200, 10)
     pairs = [picture(size, seed) for seed in range(many)]
     imgs, holes = [img for img, _ in pairs], [hole for _, hole in pairs]
-    found = []
-    for backend, precision in candidates(engine, device):
-        try:
-            session = opened(engine, device, backend, precision)
-        except PicmeError:
-            continue  # parity has said it
-        with session:
-            for place in range(first):  # graphs are recorded, memory is taken
-                session.complete(imgs[place % many], holes[0], k=k)
-            taken = []
-            for place in range(repeats):
-                began = time.perf_counter()
-                session.complete(imgs[place % many], holes[place % many], k=k)
-                taken.append(1e3 * (time.perf_counter() - began))
-            began = time.perf_counter()
-            done = session.complete_batch(imgs, holes, k=k)
-            seconds = time.perf_counter() - began
-            kernel = session.info.sampler
-        assert len(done) == many
-        row = {"backend": backend, "precision": precision, "kernels": kernel, "k": k}
-        middle, high, highest = np.percentile(taken, (50, 90, 99)).tolist()
-        row |= {"p50_ms": middle, "p90_ms": high, "p99_ms": highest}
-        found.append({**row, "pictures": many, "seconds": seconds})
-    return found
+    for place in range(first):  # graphs are recorded, memory is taken
+        session.complete(imgs[place % many], holes[0], k=k)
+    taken = []
+    for place in range(repeats):
+        began = time.perf_counter()
+        session.complete(imgs[place % many], holes[place % many], k=k)
+        taken.append(1e3 * (time.perf_counter() - began))
+    began = time.perf_counter()
+    done = session.complete_batch(imgs, holes, k=k)
+    seconds = time.perf_counter() - began
+    assert len(done) == many
+    middle, high, highest = np.percentile(taken, (50, 90, 99)).tolist()
+    row: Result = {"kernels": session.info.sampler, "k": k, "pictures": many, "seconds": seconds}
+    return row | {"p50_ms": middle, "p90_ms": high, "p99_ms": highest}
 
 
 def has_kernels(device: torch.device) -> bool:

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 
 import picme_rt
 from gpu import timing
+from gpu.attempts import attempt
 from picme_rt import cuda_launch, cuda_runtime, plans
 from picme_rt import engine as engines
 from picme_rt.backends import tensorrt_library
@@ -43,10 +45,14 @@ def measure(device: torch.device, tiny: bool, engine: Path = ENGINE) -> Result:
         with picme_rt.Session(path, backend="onnxruntime") as cpu:
             expected = cpu.complete(image, mask, k=6)
         for precision in plans.offered(engines.load(path)):
-            _build(path, library.name, precision)
-            with picme_rt.Session(path, backend="tensorrt", precision=precision) as session:
-                checks += compare(session, image, mask, expected)
-                rows += times(session, image, mask, tiny)
+            with attempt(f"{precision}: a session on its plans", checks):
+                _build(path, library.name, precision)
+                with picme_rt.Session(path, backend="tensorrt", precision=precision) as session:
+                    # what comes before an exception stays in the lists
+                    with attempt(f"{precision}: compared with the CPU's", checks):
+                        checks.extend(compare(session, image, mask, expected))
+                    with attempt(f"{precision}: timed", checks):
+                        rows.extend(times(session, image, mask, tiny))
     about = {"library": f"{library.name} {library.version}", "engine": engine.name}
     return {"about": about, "checks": checks, "rows": rows, "skipped": []}
 
@@ -82,50 +88,46 @@ def picture(size: int) -> tuple[Any, Any]:
     return (smooth.permute(1, 2, 0) * 255).to(torch.uint8).numpy(), mask
 
 
-def compare(session: picme_rt.Session, image: Any, mask: Any, expected: Any) -> list[Result]:
+def compare(session: picme_rt.Session, image: Any, mask: Any, expected: Any) -> Iterator[Result]:
     """A session beside the CPU's fp32, its graph beside its first run, results left on the GPU."""
     precision = session.info.precision
     first, second, third = (session.complete(image, mask, k=6) for _ in range(3))
     levels = np.abs(first.images.astype(int) - expected.images)[:, mask]
     mean, top = float(levels.mean()), float(np.percentile(levels, 99.9))
     most = LIMITS[precision]
+    yield {
+        "name": f"{precision}: near the CPU's fp32",
+        "pass": mean <= most[0] and top <= most[1],
+        "mean": mean,
+        "p999": top,
+    }
+    yield {
+        "name": f"{precision}: known pixels",
+        "pass": bool((first.images[:, ~mask] == image[~mask]).all()),
+    }
+    yield {
+        "name": f"{precision}: primitives",
+        "pass": bool((first.primitives == expected.primitives).all()),
+    }
+    yield {
+        "name": f"{precision}: a graph gives the bits of the first run",
+        "pass": all(bool((first.images == one.images).all()) for one in (second, third)),
+    }
     left = session.complete(image, mask, k=6, device_output=True).images
-    found: list[Result] = [
-        {
-            "name": f"{precision}: near the CPU's fp32",
-            "pass": mean <= most[0] and top <= most[1],
-            "mean": mean,
-            "p999": top,
-        },
-        {
-            "name": f"{precision}: known pixels",
-            "pass": bool((first.images[:, ~mask] == image[~mask]).all()),
-        },
-        {
-            "name": f"{precision}: primitives",
-            "pass": bool((first.primitives == expected.primitives).all()),
-        },
-        {
-            "name": f"{precision}: a graph gives the bits of the first run",
-            "pass": all(bool((first.images == one.images).all()) for one in (second, third)),
-        },
-        {
-            "name": f"{precision}: results left on the GPU, read by torch",
-            "pass": bool(
-                (torch.utils.dlpack.from_dlpack(left).cpu().numpy() == first.images).all()
-            ),
-        },
-    ]
+    read = torch.utils.dlpack.from_dlpack(left).cpu().numpy()
+    yield {
+        "name": f"{precision}: results left on the GPU, read by torch",
+        "pass": bool((read == first.images).all()),
+    }
     if importlib.util.find_spec("pycuda"):
         importlib.import_module("pycuda.autoprimaryctx")
         to_gpu = importlib.import_module("pycuda.gpuarray").to_gpu
         there = session.complete(to_gpu(image), to_gpu(mask.astype(np.uint8)), k=6)
         same = bool((there.images == first.images).all())
-        found.append({"name": f"{precision}: pycuda's arrays as arguments", "pass": same})
-    return found
+        yield {"name": f"{precision}: pycuda's arrays as arguments", "pass": same}
 
 
-def times(session: picme_rt.Session, image: Any, mask: Any, tiny: bool) -> list[Result]:
+def times(session: picme_rt.Session, image: Any, mask: Any, tiny: bool) -> Iterator[Result]:
     """Whole calls, from bytes to bytes: the call waits by itself, so the clock is right."""
     host, effort = torch.device("cpu"), timing.TINY if tiny else timing.FULL
     calls = {
@@ -136,15 +138,9 @@ def times(session: picme_rt.Session, image: Any, mask: Any, tiny: bool) -> list[
     together: dict[tuple[int, int], Any] = {
         (many, 6): functools.partial(session.complete_batch, [image] * many, [mask] * many, k=6)
     }
-    return [
-        {
-            "precision": session.info.precision,
-            "batch": batch,
-            "k": k,
-            "time": str(timing.measure(call, host, effort)),
-        }
-        for (batch, k), call in (calls | together).items()
-    ]
+    for (batch, k), call in (calls | together).items():
+        taken = str(timing.measure(call, host, effort))
+        yield {"precision": session.info.precision, "batch": batch, "k": k, "time": taken}
 
 
 def table(result: Result) -> str:

@@ -20,9 +20,9 @@ of its group, and a process is in both."""
 def told() -> Iterator[Callable[[], bool]]:
     """Gives a function that says whether one of `SIGNALS` has come inside of the block.
 
-    A second one, `TOGETHER` later, acts as it would have without the block. So does the first where the step in hand
-    cannot be waited for: outside of the main thread, which alone hears signals, and where several
-    processes compute the run, of which each would end at a step of its own.
+    A second one, `TOGETHER` later, acts as it would have without the block. So does the first where
+    the step in hand cannot be waited for: outside of the main thread, which alone hears signals,
+    and where several processes compute the run, of which each would end at a step of its own.
     """
     heard: list[float] = []
     if threading.current_thread() is not threading.main_thread() or distributed.count() > 1:
