@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "array_checks.h"
 #include "composite_bindings.h"
 #ifdef PICME_HAS_CUDA
 #include "cuda_bindings.h"
@@ -25,19 +26,8 @@ namespace py = pybind11;
 
 namespace {
 
-template <typename T>
-using Array = py::array_t<T, py::array::c_style>;
-
-void require(bool condition, const char* message) {
-    if (!condition) throw py::value_error(message);
-}
-
-// pybind11 takes an array at any address, C++ does not.
-template <typename T>
-void require_aligned(const Array<T>& array) {
-    const auto address = reinterpret_cast<uintptr_t>(array.data());
-    require(address % alignof(T) == 0, "arrays must be aligned");
-}
+using picme::Array;
+using picme::require;
 
 // The shapes and the arrays of a mixture, checked.
 picme::SampleGmmParams mixture(const Array<float>& log_alpha, const Array<float>& mu,
@@ -49,7 +39,7 @@ picme::SampleGmmParams mixture(const Array<float>& log_alpha, const Array<float>
     require(log_sigma.ndim() == 3 && log_sigma.shape(0) == mu.shape(0) &&
                 log_sigma.shape(1) == mu.shape(1) && log_sigma.shape(2) == mu.shape(2),
             "log_sigma must be (B, P, D)");
-    for (const auto* array : {&log_alpha, &mu, &log_sigma}) require_aligned(*array);
+    picme::require_aligned({&log_alpha, &mu, &log_sigma});
     picme::SampleGmmParams params{};
     params.log_alpha = log_alpha.data();
     params.mu = mu.data();
@@ -68,7 +58,7 @@ py::object sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
                       const std::string& lanes) {
     picme::SampleGmmParams params = mixture(log_alpha, mu, log_sigma);
     require(seeds.ndim() == 1 && seeds.shape(0) == log_alpha.shape(0), "seeds must be (B,)");
-    require_aligned(seeds);
+    picme::require_aligned({&seeds});
     require(k >= 1, "k must be at least 1");
     require(!primitive || *primitive >= 0, "primitive must be at least 0");
     require(threads >= 0, "threads must be at least 0");
@@ -87,7 +77,7 @@ py::object sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
 Array<float> normal(const Array<uint64_t>& seeds, int64_t size, int64_t k, int64_t first,
                     int64_t place, int64_t threads, const std::string& lanes) {
     require(seeds.ndim() == 1, "seeds must be (B,)");
-    require_aligned(seeds);
+    picme::require_aligned({&seeds});
     require(k >= 1 && size >= 0, "k must be at least 1, size at least 0");
     require(threads >= 0, "threads must be at least 0");
     const picme::LaneKernels& kernels = picme::lane_kernels(lanes);

@@ -5,22 +5,21 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "array_checks.h"
 #include "composite.h"
 
 namespace py = pybind11;
 
 namespace {
 
-void require(bool condition, const std::string& message) {
-    if (!condition) throw py::value_error(message);
-}
-
-template <typename T>
-using Array = py::array_t<T, py::array::c_style>;
+using picme::Array;
+using picme::holds;
+using picme::require;
 
 // Pointers into a canvas's arrays; `kept` holds the arrays themselves for as long as it lives.
 class Reader {
@@ -33,8 +32,7 @@ class Reader {
         const bool same = array.ndim() == static_cast<py::ssize_t>(shape.size()) &&
                           std::equal(shape.begin(), shape.end(), array.shape());
         require(same, std::string(name) + " has another shape");
-        require(reinterpret_cast<uintptr_t>(array.data()) % alignof(T) == 0,
-                std::string(name) + " is not aligned");
+        require(picme::is_aligned(array), std::string(name) + " is not aligned");
         kept_.push_back(array);
         return array.data();
     }
@@ -71,9 +69,10 @@ class Reader {
 };
 
 picme::PictureType type_of(const py::array& pictures) {
-    if (py::isinstance<py::array_t<float>>(pictures)) return picme::PictureType::float32;
-    if (py::isinstance<py::array_t<uint16_t>>(pictures)) return picme::PictureType::bfloat16;
-    require(pictures.dtype().kind() == 'f' && pictures.itemsize() == 2,
+    if (holds<float>(pictures)) return picme::PictureType::float32;
+    if (holds<uint16_t>(pictures)) return picme::PictureType::bfloat16;
+    const py::dtype type = pictures.dtype();
+    require(type.kind() == 'f' && type.itemsize() == 2 && type.byteorder() == '=',
             "pictures must be float32, float16 or uint16 (the bits of bfloat16)");
     return picme::PictureType::float16;
 }
@@ -81,9 +80,9 @@ picme::PictureType type_of(const py::array& pictures) {
 void composite(const py::array& pictures, const std::optional<Array<uint8_t>>& originals,
                const py::list& canvases, Array<uint8_t> out, int64_t threads,
                const std::string& lanes) {
+    const picme::PictureType type = type_of(pictures);
     const bool c_order = pictures.flags() & py::array::c_style;
-    require(c_order && reinterpret_cast<uintptr_t>(pictures.data()) % pictures.itemsize() == 0,
-            "pictures must be C-contiguous and aligned");
+    require(c_order && picme::is_aligned(pictures), "pictures must be C-contiguous and aligned");
     require(pictures.ndim() == 5 && pictures.shape(2) == 3 && pictures.shape(3) >= 1 &&
                 pictures.shape(3) == pictures.shape(4),
             "pictures must be (B, k, 3, S, S)");
@@ -102,7 +101,7 @@ void composite(const py::array& pictures, const std::optional<Array<uint8_t>>& o
     Reader reader;
     picme::CompositeParams params{};
     params.pictures = pictures.data();
-    params.type = type_of(pictures);
+    params.type = type;
     params.originals = originals ? originals->data() : nullptr;
     params.out = out.mutable_data();
     params.k = k;

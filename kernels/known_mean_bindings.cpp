@@ -2,22 +2,17 @@
 // (no conversion), contiguity and shapes, so that no wrong call can read outside an array.
 #include "known_mean_bindings.h"
 
-#include <pybind11/numpy.h>
-
 #include <string>
 
+#include "array_checks.h"
 #include "known_mean.h"
 
 namespace py = pybind11;
 
 namespace {
 
-template <typename T>
-using Array = py::array_t<T, py::array::c_style>;
-
-void require(bool condition, const char* message) {
-    if (!condition) throw py::value_error(message);
-}
+using picme::Array;
+using picme::require;
 
 py::tuple known_mean(const Array<uint8_t>& picture, const Array<bool>& hole, int64_t top,
                      int64_t left, int64_t side, const Array<int32_t>& first,
@@ -28,9 +23,7 @@ py::tuple known_mean(const Array<uint8_t>& picture, const Array<bool>& hole, int
         "hole must be (H, W)");
     require(first.ndim() == 1 && weights.ndim() == 2 && weights.shape(1) == first.shape(0),
             "taps must be (S,) and (T, S)");
-    require(reinterpret_cast<uintptr_t>(first.data()) % alignof(int32_t) == 0 &&
-                reinterpret_cast<uintptr_t>(weights.data()) % alignof(float) == 0,
-            "taps are not aligned");
+    picme::require_aligned({&first, &weights});
     require(threads >= 0, "threads must be at least 0");
     const py::ssize_t size = first.shape(0);
     Array<float> image({py::ssize_t{3}, size, size}), unknown({py::ssize_t{1}, size, size});

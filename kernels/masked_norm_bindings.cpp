@@ -3,22 +3,21 @@
 // shapes, so that no wrong call can read or write outside an array.
 #include "masked_norm_bindings.h"
 
-#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <optional>
 #include <string>
 #include <tuple>
 
+#include "array_checks.h"
 #include "masked_norm.h"
 
 namespace py = pybind11;
 
 namespace {
 
-void require(bool condition, const std::string& message) {
-    if (!condition) throw py::value_error(message);
-}
+using picme::holds;
+using picme::require;
 
 // (share, gamma, beta): what a norm is besides its map.
 using Norm = std::tuple<py::array, py::array, py::array>;
@@ -36,7 +35,7 @@ struct Arrays {
         params.places = a.shape(2) * a.shape(3);
         for (int i = 0; i < 4; ++i) shape[i] = a.shape(i);
         params.slope = slope;
-        params.half = a.dtype().is(py::dtype::of<uint16_t>());
+        params.half = holds<uint16_t>(a);
         params.a = map(a, "a");
         const bool shared = share.size() == params.places;
         params.share_pitch = shared ? 0 : params.places;
@@ -47,7 +46,7 @@ struct Arrays {
 
     // (B, C, h, w) with channels last in memory.
     const void* map(const py::array& array, const char* name) const {
-        check(array, params.half ? py::dtype::of<uint16_t>() : py::dtype::of<float>(), name);
+        check(array, params.half ? holds<uint16_t>(array) : holds<float>(array), name);
         require(array.ndim() == 4, std::string(name) + " must be (B, C, h, w)");
         py::ssize_t stride = array.itemsize();
         for (const int axis : {1, 3, 2, 0}) {
@@ -63,7 +62,7 @@ struct Arrays {
         return array.mutable_data();
     }
     const float* floats(const py::array& array, int64_t size, const char* name) const {
-        check(array, py::dtype::of<float>(), name);
+        check(array, holds<float>(array), name);
         require(array.size() == size && (array.flags() & py::array::c_style) != 0,
                 std::string(name) + " must be contiguous and fit the map");
         return static_cast<const float*>(array.data());
@@ -97,10 +96,9 @@ struct Arrays {
     }
 
   private:
-    static void check(const py::array& array, const py::dtype& wanted, const char* name) {
-        require(array.dtype().is(wanted), std::string(name) + " has the wrong dtype");
-        require(reinterpret_cast<uintptr_t>(array.data()) % array.itemsize() == 0,
-                std::string(name) + " must be aligned");
+    static void check(const py::array& array, bool right, const char* name) {
+        require(right, std::string(name) + " has the wrong dtype");
+        require(picme::is_aligned(array), std::string(name) + " must be aligned");
     }
 };
 

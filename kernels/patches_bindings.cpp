@@ -2,31 +2,30 @@
 // what would let a wrong call read outside an array: dtypes, contiguity, shapes and places.
 #include "patches_bindings.h"
 
-#include <pybind11/numpy.h>
-
+#include <algorithm>
 #include <string>
 
+#include "array_checks.h"
 #include "patches.h"
 
 namespace py = pybind11;
 
 namespace {
 
-template <typename T>
-using Array = py::array_t<T, py::array::c_style>;
+using picme::Array;
+using picme::require;
+using picme::require_aligned;
 
-void require(bool condition, const std::string& message) {
-    if (!condition) throw py::value_error(message);
-}
-
+// height and width: at least 1.
 void check_places(const Array<int32_t>& places, int64_t height, int64_t width, const char* name) {
     require(places.ndim() == 1, std::string(name) + " must be one row of places");
     const int32_t* place = places.data();
     for (py::ssize_t i = 0; i < places.size(); ++i) {
         const int64_t y = place[i] / width, x = place[i] % width;
-        require(place[i] >= 0 && y >= picme::kPatchReach && y < height - picme::kPatchReach &&
-                    x >= picme::kPatchReach && x < width - picme::kPatchReach,
-                std::string(name) + " must be patches inside the picture");
+        const bool inside = place[i] >= 0 && y >= picme::kPatchReach &&
+                            y < height - picme::kPatchReach && x >= picme::kPatchReach &&
+                            x < width - picme::kPatchReach;
+        if (!inside) require(false, std::string(name) + " must be patches inside the picture");
     }
 }
 
@@ -46,9 +45,11 @@ void check_query_at(const Array<int32_t>& query_at, int64_t count) {
 picme::PatchPicture picture_of(const Array<int16_t>& pixels, const Array<int16_t>& weights,
                                const Array<int32_t>& queries) {
     require(pixels.ndim() == 3 && pixels.shape(2) == 4, "pixels must be (H, W, 4)");
+    require(pixels.size() >= 1, "pixels must be at least one");
     require(weights.ndim() == 3 && weights.shape(0) == pixels.shape(0) &&
                 weights.shape(1) == pixels.shape(1) && weights.shape(2) == 4,
             "weights must be (H, W, 4)");
+    require_aligned({&pixels, &weights, &queries});
     require(pixels.size() < int64_t{1} << 31, "pixels must be fewer than 2**29");
     const int16_t *value = pixels.data(), *weight = weights.data();
     for (py::ssize_t i = 0; i < pixels.size(); ++i) {  // so that no distance overflows
@@ -64,6 +65,7 @@ py::tuple nearest(const Array<int16_t>& pixels, const Array<int16_t>& weights,
                   const Array<int32_t>& queries, const Array<int32_t>& keys,
                   const Array<double>& prices, double alpha) {
     const picme::PatchPicture picture = picture_of(pixels, weights, queries);
+    require_aligned({&keys, &prices});
     check_places(keys, picture.height, picture.width, "keys");
     require(keys.size() >= 1, "keys must be at least one");
     require(prices.ndim() == 1 && prices.size() == keys.size(), "prices must be one for each key");
@@ -85,6 +87,7 @@ py::tuple search(const Array<int16_t>& pixels, const Array<int16_t>& weights,
                  const Array<int32_t>& query_at, const Array<int32_t>& start, int64_t rounds,
                  int64_t radius, uint64_t seed, uint32_t index, uint32_t place) {
     const picme::PatchPicture picture = picture_of(pixels, weights, queries);
+    require_aligned({&query_at, &start});
     check_map(valid, picture.height, picture.width, "valid");
     check_map(query_at, picture.height, picture.width, "query_at");
     check_query_at(query_at, picture.count);
@@ -112,6 +115,8 @@ void vote(const Array<float>& values, const Array<bool>& wanted, const Array<int
           const Array<int32_t>& found, const Array<float>& query_weights, Array<float> out) {
     require(values.ndim() == 3, "values must be (H, W, C)");
     const int64_t height = values.shape(0), width = values.shape(1);
+    require(height >= 1 && width >= 1, "values must be at least one place");
+    require_aligned({&values, &query_at, &found, &query_weights, &out});
     check_map(wanted, height, width, "wanted");
     check_map(query_at, height, width, "query_at");
     check_places(found, height, width, "found");

@@ -8,6 +8,7 @@
 #include <cfloat>
 #include <initializer_list>
 
+#include "array_checks.h"
 #include "lanes.h"
 #include "sample_gmm.h"
 #include "sample_gmm_arrays.h"
@@ -69,7 +70,7 @@ class Reader {
         require(value.flags() & py::array::c_style);
         require(value.ndim() == static_cast<py::ssize_t>(shape.size()) &&
                 std::equal(shape.begin(), shape.end(), value.shape()));
-        require(reinterpret_cast<uintptr_t>(value.data()) % alignof(T) == 0);
+        require(picme::is_aligned(value));
         return static_cast<const T*>(value.data());
     }
 
