@@ -11,11 +11,13 @@
 
 namespace picme::composite {
 
-// Each value is one value, unchanged.
+// Each value is one value, unchanged, the next one that of the next.
 inline bool copies(const Taps& taps) {
-    const bool consecutive = taps.first[taps.count - 1] - taps.first[0] == taps.count - 1;
-    return taps.width == 1 && consecutive &&
-           std::all_of(taps.weights, taps.weights + taps.count, [](float w) { return w == 1.0f; });
+    if (taps.width != 1) return false;
+    for (int64_t i = 0; i < taps.count; ++i) {
+        if (taps.first[i] != taps.first[0] + i || taps.weights[i] != 1.0f) return false;
+    }
+    return true;
 }
 
 // The pictures, row by row, as float32.

@@ -135,7 +135,16 @@ def _check_canvases(
                 f"pictures must be {canvas.size} x {canvas.size} as their canvas, "
                 f"got {pictures[3]} x {pictures[4]}"
             )
-        if canvas.box.bottom > shape[2] or canvas.box.right > shape[3]:
+        box = canvas.box
+        rows, columns = 0 <= box.top < box.bottom, 0 <= box.left < box.right
+        if not (rows and columns and box.bottom <= shape[2] and box.right <= shape[3]):
             raise InputError(
-                f"canvases must have their boxes inside {shape[2]} x {shape[3]}, got {canvas.box}"
+                f"canvases must have their boxes inside {shape[2]} x {shape[3]}, got {box}"
+            )
+        size = box.bottom - box.top, box.right - box.left
+        taps = len(canvas.rows.first), len(canvas.columns.first)
+        if not size == canvas.inside.shape == taps:
+            raise InputError(
+                f"canvases must have inside and taps of their box's {size[0]} x {size[1]}, "
+                f"got {canvas.inside.shape} and {taps}"
             )

@@ -206,6 +206,16 @@ def test_taps_of_any_number_and_more_results_than_go_together(shape, size, count
         assert (native(pictures, originals, [canvas], out, lanes=lanes, threads=2) == want).all()
 
 
+def test_taps_that_repeat_and_skip_are_no_copy():
+    pictures, originals, (canvas,) = scene((16, 16))
+    first, weights = canvas.columns
+    assert len(weights) == 1
+    twice = Taps(first - (np.arange(len(first)) == 1).astype(np.int32), weights)  # 0 0 2 3
+    canvas = dataclasses.replace(canvas, columns=twice)
+    want = kernels.composite(pictures, originals, [canvas], impl="ref")
+    assert (kernels.composite(pictures, originals, [canvas], impl="native") == want).all()
+
+
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a compiler")
 @pytest.mark.parametrize("name", ["avx2", "avx512"])
 def test_no_code_for_wider_registers_can_be_linked_in_for_other_processors(name, tmp_path):

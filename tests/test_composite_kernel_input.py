@@ -33,7 +33,12 @@ def test_native_that_is_not_built_is_said_and_auto_takes_the_reference(monkeypat
 PICTURES, ORIGINALS, CANVASES = scene()
 OUT = np.zeros((1, 2, 40, 50, 3), np.uint8)
 OTHER = scene(32)[2]
-FAR = [dataclasses.replace(CANVASES[0], box=framing.Box(30, 40, 41, 50))]
+FAR, ABOVE, EMPTY, SMALL = (
+    [dataclasses.replace(CANVASES[0], box=framing.Box(*box))]
+    for box in ((30, 40, 41, 50), (-1, 16, 10, 26), (10, 16, 10, 26), (10, 16, 20, 26))
+)
+THIN = [dataclasses.replace(CANVASES[0], columns=CANVASES[0].columns.part(0, 9))]
+CUT = [dataclasses.replace(CANVASES[0], inside=CANVASES[0].inside[:, 1:])]
 
 
 @pytest.mark.parametrize("impl", ["ref", "native"])
@@ -56,6 +61,11 @@ FAR = [dataclasses.replace(CANVASES[0], box=framing.Box(30, 40, 41, 50))]
         ({"canvases": [None]}, "canvases must be of type Canvas, got NoneType"),
         ({"canvases": OTHER}, "pictures must be 32 x 32 as their canvas, got 16 x 16"),
         ({"canvases": FAR}, "canvases must have their boxes inside 40 x 50"),
+        ({"canvases": ABOVE}, "canvases must have their boxes inside 40 x 50"),
+        ({"canvases": EMPTY}, "canvases must have their boxes inside 40 x 50"),
+        ({"canvases": SMALL}, r"inside and taps of .* 10 x 10, got \(11, 10\) and \(11, 10\)"),
+        ({"canvases": THIN}, r"inside and taps of .* 11 x 10, got \(11, 10\) and \(11, 9\)"),
+        ({"canvases": CUT}, r"inside and taps of .* 11 x 10, got \(11, 9\) and \(11, 10\)"),
         ({"out": OUT[:, :1]}, r"out must be \(1, 2, 40, 50, 3\) .*, got \(1, 1, 40, 50, 3\)"),
         ({"out": OUT.astype(np.float32)}, "out must be uint8, got float32"),
         (
@@ -118,7 +128,8 @@ def test_the_binding_itself_refuses_what_would_reach_outside_of_an_array():
     for bad in ({"threads": -1}, {"lanes": "sse9"}):
         with pytest.raises(ValueError, match=r"threads must be|no lanes"):
             native(pictures, originals, [canvas], out, **bad)
-    for array in (pictures.astype(np.float64), pictures.swapaxes(3, 4), pictures[0]):
+    other = np.zeros(pictures.shape, "V0"), pictures.astype(">f2")
+    for array in (pictures.astype(np.float64), pictures.swapaxes(3, 4), pictures[0], *other):
         with pytest.raises(ValueError, match="pictures must be"):
             native(array, originals, [canvas], out)
     for array in (originals.astype(np.int32), originals[:, ::2], originals.tolist()):
