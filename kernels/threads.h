@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -71,7 +70,7 @@ void run_tasks(int64_t tasks, int64_t threads, const Task& task) {
         while (static_cast<int64_t>(others.size()) < threads - 1) {
             others.emplace_back(work, static_cast<int64_t>(others.size()) + 1);
         }
-    } catch (const std::system_error&) {
+    } catch (...) {  // no thread to be had, or no memory for one
     }
     work(0);
     for (std::thread& other : others) other.join();

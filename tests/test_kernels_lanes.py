@@ -178,3 +178,12 @@ def test_no_code_for_wider_registers_can_be_linked_in_for_other_processors(name,
     ).stdout.splitlines()
     assert len(listed) == 1
     assert listed[0].startswith(f"picme::k{name.capitalize()}Kernels")
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a compiler")
+def test_where_memory_ends_as_threads_are_made_fewer_do_the_work(tmp_path):
+    program = tmp_path / "threads"
+    source = Path(__file__).with_name("no_memory_for_threads.cpp")
+    command = ["c++", "-std=c++17", "-pthread", f"-I{KERNELS}", source, "-o", program]
+    subprocess.run(command, check=True)
+    subprocess.run([program], check=True)
