@@ -63,7 +63,6 @@ py::object sample_gmm(const Array<float>& log_alpha, const Array<float>& mu,
     require(!primitive || *primitive >= 0, "primitive must be at least 0");
     require(threads >= 0, "threads must be at least 0");
     const picme::LaneKernels& kernels = picme::lane_kernels(lanes);
-    if (!picme::is_valid_mixture(params, kernels)) return py::none();
     params.seeds = seeds.data();
     params.k = k;
     params.first = first;

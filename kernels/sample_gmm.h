@@ -30,6 +30,14 @@ struct SampleGmmParams {
     Rounding rounding;        // to nearest, ties to even; log_prob is that of the unrounded z
 };
 
+// What a call takes, in numbers that are drawn: a number costs log_prob a quarter of that for every
+// primitive, and up to 16 samples of an image share one sum of its weights.
+inline int64_t work_of(const SampleGmmParams& params) {
+    const int64_t numbers = params.batch * params.k * params.dim;
+    const int64_t sums = params.batch * ((params.k + 15) / 16) * params.primitives;
+    return numbers * (params.log_prob ? 1 + params.primitives / 4 : 1) + sums;
+}
+
 struct LaneKernels;
 
 // Arrays on the host. No bit depends on `lanes` or on `threads` (0: as many as the work pays for).
@@ -37,11 +45,13 @@ struct LaneKernels;
 // caller's to check.
 void sample_gmm_cpu(const SampleGmmParams& params, const LaneKernels& lanes, int64_t threads);
 
-// The largest value of a row of log_alpha lies in [-limit, limit]: exp(80) times thousands of
-// primitives is still a float32.
+// The largest value of a row of log_alpha lies in [-limit, limit]: exp(80) times 6,141 primitives
+// is still a float32.
 constexpr float kLogAlphaLimit = 80.0f;
+constexpr int64_t kAlwaysFinite = 6141;
 
-// Whether mu and log_sigma are finite and log_alpha is free of NaN and within its limit.
+// Whether mu and log_sigma are finite and log_alpha is free of NaN, within its limit, and the sum
+// of its weights is a float32.
 bool is_valid_mixture(const SampleGmmParams& params, const LaneKernels& lanes);
 
 // Arrays on the current CUDA device; log_prob may be null: then none is computed. Queues one kernel

@@ -188,9 +188,7 @@ class Task {
 void sample_gmm_cpu(const SampleGmmParams& params, const LaneKernels& lanes, int64_t threads) {
     check(params);
     if (params.batch == 0) return;
-    const int64_t numbers = params.batch * params.k * params.dim;
-    const int64_t work = params.log_prob ? numbers * (1 + params.primitives / 4) : numbers;
-    threads = thread_count(threads, params.batch * params.k, work, kThreadWorth);
+    threads = thread_count(threads, params.batch * params.k, work_of(params), kThreadWorth);
     const int64_t share = (params.batch * params.k + threads - 1) / threads;
     const int64_t rows = std::min({share, kMostRows, params.k});
     const int64_t groups = (params.k + rows - 1) / rows;  // an image
@@ -203,6 +201,18 @@ void sample_gmm_cpu(const SampleGmmParams& params, const LaneKernels& lanes, int
     });
 }
 
+namespace {
+
+// In float32 from the first on, as the primitive's draw has it.
+float sum_of_weights(const float* log_alpha, const float* end) {
+    const DefaultFloats floats;
+    float total = 0.0f;
+    while (log_alpha != end) total = total + exp_poly(*log_alpha++);
+    return total;
+}
+
+}  // namespace
+
 bool is_valid_mixture(const SampleGmmParams& params, const LaneKernels& lanes) {
     const int64_t count = params.batch * params.primitives * params.dim;
     if (!lanes.all_finite(params.mu, count) || !lanes.all_finite(params.log_sigma, count)) {
@@ -213,6 +223,9 @@ bool is_valid_mixture(const SampleGmmParams& params, const LaneKernels& lanes) {
         const float* end = row + params.primitives;
         if (std::any_of(row, end, [](float x) { return std::isnan(x); })) return false;
         if (!(std::fabs(*std::max_element(row, end)) <= kLogAlphaLimit)) return false;
+        if (params.primitives > kAlwaysFinite && !std::isfinite(sum_of_weights(row, end))) {
+            return false;
+        }
     }
     return true;
 }

@@ -5,8 +5,8 @@
 // math, no libm. picme_rt/sampling_ref.py is the same arithmetic in NumPy.
 //
 // The equations stand once, in SampleMath, over a type of lanes: one float here, for every host and
-// for CUDA; 8 and 16 of them in sample_gmm_avx2.cpp and sample_gmm_avx512.cpp. An expression such
-// as `x < y ? x : y` means the same for a number and, lane by lane, for a vector of GCC or Clang.
+// for CUDA; 8 and 16 of them in lanes_avx2.cpp and lanes_avx512.cpp. An expression such as
+// `x < y ? x : y` means the same for a number and, lane by lane, for a vector of GCC or Clang.
 #pragma once
 
 #include <cfloat>
@@ -194,10 +194,6 @@ struct SampleMath {
 
 PICME_HD inline float float_from_bits(uint32_t bits) {
     return OneLane::from_bits(bits);
-}
-
-PICME_HD inline uint32_t bits_of_float(float value) {
-    return OneLane::bits(value);
 }
 
 PICME_HD inline Words4 philox4x32_10(Words4 counter, uint64_t seed) {

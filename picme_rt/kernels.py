@@ -19,6 +19,7 @@ from picme_rt.compiled import check_integer as check_integer
 from picme_rt.composite_kernel import composite as composite
 from picme_rt.errors import InputError
 from picme_rt.sampling_ref import Latents
+from picme_rt.sampling_ref import cumulated as _cumulated
 from picme_rt.sampling_ref import normal_ref as _normal_ref
 from picme_rt.sampling_ref import sample_gmm_ref as _sample_gmm_ref
 
@@ -29,7 +30,7 @@ Number = TypeVar("Number", np.float32, np.uint64)
 
 _MODES = ("categorical", "per_primitive", "mean")
 _LATENT_TYPES = ("float32", "float16", "bfloat16")
-_LOG_ALPHA_LIMIT = 80.0  # exp(80) times thousands of primitives is still a float32
+_LOG_ALPHA_LIMIT = 80.0  # exp(80) times 6,141 primitives is still a float32
 _MOST_NUMBERS = 4 * (2**32 - 1)  # of one index: counter word 1 numbers quads from 1 on
 _FLOAT32, _UINT64 = np.dtype(np.float32), np.dtype(np.uint64)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -74,7 +75,8 @@ def sample_gmm(
 
     Args:
         log_alpha: (B, P) float32, log weight of each primitive. It need not be normalised; the
-            largest of a row lies in [-80, 80]; -inf is a primitive that is never drawn.
+            largest of a row lies in [-80, 80], and the sum of its weights is a float32, which
+            more than 6,141 primitives may exceed; -inf is a primitive that is never drawn.
         mu: (B, P, D) float32, finite means.
         log_sigma: (B, P, D) float32, finite log standard deviations, taken as the nearer end
             outside [-104, 88].
@@ -91,8 +93,8 @@ def sample_gmm(
         impl: "native" is the compiled kernel, "ref" the NumPy reference, "auto" the compiled kernel
             where `native_is_built()`, else the reference. z and primitive are equal to the bit,
             log_prob to a relative 1e-5.
-        threads: of the compiled kernel, at least 1, of which no more than B * k are taken; None
-            takes one where little is drawn, and up to one a processor where much is.
+        threads: of the compiled kernel, 1 to 1024, of which no more than B * k are taken; None
+            takes one where there is little work, and up to one a processor where there is much.
 
     Returns:
         GmmSample(z, primitive, log_prob); z = mu + (T * sigma) * eps, and log_prob is
@@ -312,6 +314,11 @@ def _check_values(
         raise InputError(
             "log_alpha must have its largest value of a row in [-80, 80], got "
             f"{largest[np.abs(largest).argmax()]:g}: subtract the row's log-sum-exp"
+        )
+    if not np.isfinite(_cumulated(log_alpha)[:, -1]).all():
+        raise InputError(
+            "log_alpha must have weights whose sum is a float32, got a row with a larger one: "
+            "subtract the row's log-sum-exp"
         )
 
 

@@ -150,6 +150,13 @@ def normals(counter_words: U32) -> F32:
     return np.stack([radius * c, radius * s], axis=-1).reshape(u.shape)
 
 
+def cumulated(log_alpha: F32) -> F32:
+    """Weights (B, P) summed from primitive 0 on, one after another; infinite beyond float32."""
+    with np.errstate(over="ignore"):
+        sums: F32 = np.cumsum(exp_poly(log_alpha), axis=1, dtype=np.float32)
+    return sums
+
+
 def sample_gmm_ref(
     log_alpha: F32,
     mu: F32,
@@ -225,9 +232,9 @@ def _power_of_two(n: I32) -> F32:
 
 def _choose(log_alpha: F32, u: F32) -> npt.NDArray[np.int64]:
     """Primitives (B, k): how many of the cumulated weights are at or below u * total."""
-    cumulated = np.cumsum(exp_poly(log_alpha), axis=1, dtype=np.float32)  # one after another
-    threshold = u * cumulated[:, -1:]
-    count = (cumulated[:, None, :] <= threshold[:, :, None]).sum(axis=-1)
+    sums = cumulated(log_alpha)
+    threshold = u * sums[:, -1:]
+    count = (sums[:, None, :] <= threshold[:, :, None]).sum(axis=-1)
     chosen: npt.NDArray[np.int64] = np.minimum(count, log_alpha.shape[1] - 1)
     return chosen
 

@@ -74,6 +74,19 @@ def test_log_weights_are_taken_up_to_80_and_no_further(impl):
             sample_gmm(beyond, mu, log_sigma, seeds, k=2, impl=impl)
 
 
+@pytest.mark.parametrize("impl", ["ref", "native"])
+def test_weights_are_taken_as_long_as_their_sum_is_a_float32(impl):
+    for primitives in (6141, 6142):
+        log_alpha = np.full((1, primitives), 80, np.float32)
+        zeros, seeds = np.zeros((1, primitives, 1), np.float32), np.zeros(1, np.uint64)
+        if primitives == 6141:
+            drawn = sample_gmm(log_alpha, zeros, zeros, seeds, k=8, impl=impl).primitive
+            assert len(set(drawn.ravel().tolist())) > 1
+        else:
+            with pytest.raises(InputError, match="weights whose sum is a float32"):
+                sample_gmm(log_alpha, zeros, zeros, seeds, k=8, impl=impl)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,6 +1,8 @@
 """The usual call of sample_gmm goes by a way of its own: the same bits, and nothing let through."""
 
 import itertools
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -126,3 +128,35 @@ def test_bad_values_are_refused_with_the_reason():
     assert plain(log_alpha, mu, log_sigma, seeds) is None
     with pytest.raises(InputError, match="mu must be finite"):
         sample_gmm(log_alpha, mu, log_sigma, seeds, k=2)
+
+
+def others_run(call):
+    """Whether another thread of Python gets to run during a call, which is tried many times."""
+    waits, ran = threading.Lock(), []
+    other = threading.Thread(target=lambda: (waits.acquire(), ran.append(True)))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # seconds: it runs where this thread lets it, and nowhere else
+    try:
+        waits.acquire()
+        other.start()
+        waits.release()
+        return any(call() and ran for _ in range(1000))
+    finally:
+        sys.setswitchinterval(before)
+        other.join()
+
+
+LONG = {  # a density of many primitives, many weights, and a mixture that takes long to check
+    "log_prob": (mixture(1, 1000, 8), {"k": 512}),
+    "weights": (mixture(1, 8000, 1), {"k": 4000, "log_prob": False}),
+    "check": (mixture(1, 1024, 1024), {"k": 1, "log_prob": False}),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_other_threads_run_while_few_numbers_take_long(name):
+    arrays, options = LONG[name]
+    usual = {**OPTIONS, **options, "threads": 1}
+    assert others_run(lambda: _kernels.sample_gmm_plain(*arrays, *usual.values()))
+    assert usual.pop("impl")
+    assert others_run(lambda: _kernels.sample_gmm(*arrays, **usual))
