@@ -1,4 +1,6 @@
 // Which loops of masked_norm.h run, and how the work is shared out.
+#include <algorithm>
+
 #include "lanes.h"
 #include "masked_norm.h"
 #include "threads.h"

@@ -1,9 +1,8 @@
 // The loops of masked_norm.h, PICME_NORM_NUMBERS numbers at a time. Everything is in an anonymous
-// namespace: each file that includes this is compiled for other registers.
+// namespace, and no function of std's but memcpy is called: each file that includes this is
+// compiled for other registers, and nothing built for these may serve elsewhere.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "masked_norm.h"
@@ -19,9 +18,10 @@ struct Register {
     typedef uint16_t H __attribute__((vector_size(2 * PICME_NORM_NUMBERS)));
 
     static F wide(H half) { return (F)(__builtin_convertvector(half, U) << 16); }
-    static H half(F value) {  // to nearest, ties to even
+    static H half(F value) {  // to nearest, ties to even; any NaN is 0x7FC0
         const U bits = (U)value;
-        return __builtin_convertvector((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16, H);
+        const U rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+        return __builtin_convertvector(value != value ? U{} + 0x7FC0 : rounded, H);
     }
 };
 
@@ -40,7 +40,8 @@ struct One {
     static H half(F value) {
         uint32_t bits;
         std::memcpy(&bits, &value, sizeof bits);
-        return static_cast<H>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+        const uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+        return static_cast<H>(value != value ? 0x7FC0 : rounded);
     }
 };
 
@@ -107,7 +108,7 @@ struct Channels {
     void sum(Row (&sums)[S], const Add& add) const {
         for (Row& row : sums) row = Row{};
         for (int64_t begin = 0; begin < p.places; begin += kBlock) {
-            const int64_t end = std::min(begin + kBlock, p.places);
+            const int64_t end = begin + kBlock < p.places ? begin + kBlock : p.places;
             for (int k = 0; k < K; ++k) {
                 F part[S] = {};
                 for (int64_t i = begin; i < end; ++i)
@@ -137,9 +138,9 @@ struct Channels {
         });
         float inverse[K * N];
         write(inverse, variance[0]);
-        for (float& one : inverse) one = 1 / std::sqrt(one + kNormEpsilon);
+        for (float& one : inverse) one = 1 / __builtin_sqrtf(one + kNormEpsilon);
         write(p.mean + line, mean[0]);
-        std::copy(inverse, inverse + K * N, p.inverse + line);
+        std::memcpy(p.inverse + line, inverse, sizeof inverse);
         const Row i = read(inverse), gamma = read(p.gamma + channel), beta = read(p.beta + channel);
         T* const y = map(p.y);
         each([&](int64_t at, float, int k) {

@@ -94,3 +94,39 @@ def test_a_step_in_bf16_keeps_bf16_maps():
         (found,) = attention.attended(y[:, :2], y)
     assert (y.dtype, found.dtype) == (torch.bfloat16,) * 2
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def answer(norm, x):
+    """A result, or what is wrong."""
+    try:
+        return norm(x)
+    except (IndexError, ValueError) as exc:
+        return repr(exc)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3), (2, 4, 1, 1), (2, 5, 3, 3), (0, 4, 3, 3)])
+def test_maps_that_are_not_the_kernels_get_torchs_answer(shape):
+    x, plain = torch.ones(shape).cumsum(-1), nn.InstanceNorm2d(4, affine=True)
+    found, expected = answer(LeakyNorm(4, 0.1), x), answer(plain, x)
+    if isinstance(expected, str):
+        assert found == expected
+    else:
+        torch.testing.assert_close(found, nn.functional.leaky_relu(expected, 0.1))
+
+
+def test_a_norm_does_not_ask_for_torchs_default_dtype():
+    norm, x = LeakyNorm(4, 0.1), drawn(2, 4, 5, 5)
+    expected = norm(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = norm(x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
+def test_a_second_derivative_of_a_norm_is_refused_in_words():
+    norm, x = LeakyNorm(4, 0.1), drawn(2, 4, 5, 5).requires_grad_()
+    (gradient,) = torch.autograd.grad(norm(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

@@ -1,5 +1,9 @@
 """The compiled norms against torch's operations."""
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +12,7 @@ from picme_rt import _kernels
 from picme_training import norms
 from picme_training.norms import Deltas, Norm
 
+KERNELS = Path(__file__).parents[2] / "kernels"
 LANES = _kernels.lanes()
 BATCH, SHAPE = 2, (9, 11)
 
@@ -90,3 +95,43 @@ def test_arrays_that_do_not_fit_are_refused():
             _kernels.norm_forward(*arguments, slope=0.2, threads=1)
     with pytest.raises(ValueError, match="threads"):
         _kernels.norm_forward(at, of, line, line.copy(), y, slope=0.2, threads=0)
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("nan", [0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_nan_stays_one_in_bfloat16(lanes, nan):
+    norm, (a, _, _) = case(35, torch.bfloat16)
+    beta = np.full((1, 1, 35), nan, np.uint32).view(np.float32)
+    at, y = norms._arrays(a, torch.empty_like(a))
+    kept = [np.empty((BATCH, 1, 35), np.float32) for _ in range(2)]
+    of = (*norms._arrays(*norm[:2]), beta)
+    _kernels.norm_forward(at, of, *kept, y, slope=norm.slope, threads=1, lanes=lanes)
+    assert (y == 0x7FC0).all()
+
+
+def test_a_dtype_of_another_object_is_the_same_dtype():
+    norm, (a, _, _) = case(5, torch.float32)
+    other = np.dtype("f4", metadata={"from": "elsewhere"})
+    results = []
+    for dtype in (np.dtype("f4"), other):
+        at, *of = (one.astype(dtype, order="K") for one in norms._arrays(a, *norm[:3]))
+        kept = [np.empty((BATCH, 1, 5), dtype) for _ in range(2)]
+        y = np.empty_like(at)
+        _kernels.norm_forward(at, tuple(of), *kept, y, slope=0.2, threads=1)
+        results.append(y.tobytes())
+    assert results[0] == results[1]
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a compiler")
+@pytest.mark.parametrize("name", ["avx2", "avx512"])
+def test_no_code_for_wider_registers_can_be_linked_in_for_other_processors(name, tmp_path):
+    """Unoptimised, a compiler puts every function that a file calls into the object file."""
+    if name not in LANES:
+        pytest.skip("not compiled for this processor")
+    flags = {"avx2": ["-mavx2"], "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"]}
+    made, source = tmp_path / "loops.o", KERNELS / f"masked_norm_{name}.cpp"
+    subprocess.run(["c++", "-std=c++17", "-O0", *flags[name], "-c", source, "-o", made], check=True)
+    names = ["nm", "--defined-only", "--extern-only", "--format=posix", "-C", made]
+    done = subprocess.run(names, capture_output=True, text=True, check=True)
+    (only,) = done.stdout.splitlines()
+    assert only.startswith(f"picme::k_norm_{name}")

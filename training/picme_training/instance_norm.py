@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from picme_rt import compiled
@@ -23,6 +24,7 @@ class _LeakyNorm(torch.autograd.Function):
         return kept.y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         a, mean, inverse, gamma, beta = ctx.saved_tensors
         kept = norms.Normed(a, a, mean, inverse, a)  # the kernels need no y
@@ -39,7 +41,7 @@ _leaky_norm = cast(Callable[[Tensor, Tensor, Tensor, float], Tensor], _LeakyNorm
 
 def _norm(x: Tensor, gamma: Tensor, beta: Tensor, slope: float) -> norms.Norm:
     places = x.shape[2] * x.shape[3]
-    share = torch.full((1, 1, places), 1 / places)
+    share = torch.full((1, 1, places), 1 / places, dtype=torch.float32)
     return norms.Norm(share, gamma.view(1, 1, -1), beta.view(1, 1, -1), slope)
 
 
@@ -52,7 +54,9 @@ class LeakyNorm(nn.InstanceNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) of float32 or bfloat16, which the result keeps."""
+        fits = x.ndim == 4 and x.shape[1] == self.num_features
+        many = fits and len(x) > 0 and x.shape[2] * x.shape[3] > 1  # torch answers for the rest
         whole = x.dtype in (torch.float32, torch.bfloat16) and self.weight.dtype == torch.float32
-        if self.training and x.is_cpu and whole and compiled.find("auto"):
+        if self.training and x.is_cpu and many and whole and compiled.find("auto"):
             return _leaky_norm(x, self.weight, self.bias, self.slope)
         return F.leaky_relu(super().forward(x), self.slope)
