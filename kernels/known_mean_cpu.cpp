@@ -13,9 +13,10 @@ namespace {
 
 using composite::next_tap;
 
-constexpr int64_t kPlanes = 4;             // red, green, blue, known
-constexpr int64_t kThreadWorth = 1 << 19;  // pixels: 0.4 ms or more
-constexpr int64_t kBand = 16;              // rows of the square that one step of a thread makes
+constexpr int64_t kPlanes = 4;                   // red, green, blue, known
+constexpr int64_t kThreadWorth = 1 << 19;        // pixels: 0.4 ms or more
+constexpr int64_t kFarthest = int64_t{1} << 40;  // pixels from the picture to the region
+constexpr int64_t kBand = 16;  // rows of the square that one step of a thread makes
 
 void require(bool condition, const char* message) {
     if (!condition) throw std::invalid_argument(std::string("known_mean: ") + message);
@@ -26,6 +27,9 @@ void check(const KnownMeanParams& params) {
     require(params.height >= 1 && params.width >= 1 && params.side >= 1 && taps.count >= 1 &&
                 taps.width >= 1 && taps.width <= params.side,
             "sizes out of range");
+    for (const int64_t place : {params.top, params.left}) {
+        require(place >= -kFarthest && place <= kFarthest, "top or left out of range");
+    }
     for (int64_t i = 0; i < taps.count; ++i) {
         require(taps.first[i] >= (i ? taps.first[i - 1] : 0) &&
                     taps.first[i] + taps.width <= params.side,

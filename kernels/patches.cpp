@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "sample_gmm_math.h"
+#include "threads.h"
 
 namespace picme {
 namespace {
@@ -116,6 +117,7 @@ void cheapest_patches(const PatchPicture& picture, const int32_t* keys, const do
 
 void nearest_patches(const PatchPicture& picture, const int32_t* keys, const double* prices,
                      int64_t key_count, double alpha, int32_t* found, int32_t* distances) {
+    const DefaultFloats floats;
     if (std::isinf(alpha))
         return cheapest_patches(picture, keys, prices, key_count, found, distances);
     std::vector<int32_t> all(picture.count * key_count), least(key_count, kFar);
@@ -160,6 +162,7 @@ void search_patches(const PatchPicture& picture, const PatchSearch& search, int3
 void vote_patches(const float* values, int64_t channels, const uint8_t* wanted,
                   const int32_t* query_at, const int32_t* found, const float* query_weights,
                   int64_t height, int64_t width, float* out) {
+    const DefaultFloats floats;
     std::vector<float> sums(channels);
     for (int64_t y = 0; y < height; ++y) {
         for (int64_t x = 0; x < width; ++x) {
@@ -178,7 +181,7 @@ void vote_patches(const float* values, int64_t channels, const uint8_t* wanted,
                     total = total + weight;
                 }
             }
-            if (total <= 0.0f) continue;
+            if (!(total > 0.0f)) continue;
             for (int64_t c = 0; c < channels; ++c) {
                 out[channels * (y * width + x) + c] = sums[c] / total;
             }

@@ -134,6 +134,8 @@ def test_the_binding_refuses_what_does_not_fit():
     for place, value, message in (
         (0, img[..., :2].copy(), r"picture must be \(H, W, 3\)"),
         (1, hole[:7].copy(), r"hole must be \(H, W\)"),
+        (2, -(2**63), "top or left out of range"),
+        (3, 2**62, "top or left out of range"),
         (4, 7, "taps reach outside, or go back"),
         (4, 0, "sizes out of range"),
         (5, first[::-1].copy(), "taps reach outside, or go back"),

@@ -1,5 +1,9 @@
 """Nearest patches, PatchMatch and votes: what they say, and the same bits from C++ and NumPy."""
 
+import ctypes
+import platform
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +12,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from picme_rt import _kernels, patch_search
 from picme_rt.patch_search import REACH, Picture, Search
+
+UPWARD = None  # FE_UPWARD of <fenv.h>
+if sys.platform == "linux":
+    UPWARD = {"x86_64": 0x800, "aarch64": 0x400000}.get(platform.machine())
 
 
 @st.composite
@@ -134,12 +142,56 @@ def test_many_rounds_find_nearly_what_comparing_all_finds():
     assert exact.sum() <= searched.sum() < 1.1 * exact.sum()
 
 
+def one_patch(value):
+    """What `vote` takes for 9 x 9 pixels of a value, with one query in the middle."""
+    query_at, places = np.full((9, 9), -1, np.int32), np.array([4 * 9 + 4], np.int32)
+    query_at[4, 4] = 0
+    return np.full((9, 9, 1), value, np.float32), np.ones((9, 9), bool), query_at, places
+
+
+def test_what_a_weight_that_is_no_number_says_is_left_out():
+    both = [np.full((9, 9, 1), 7, np.float32) for _ in range(2)]
+    for out, impl in zip(both, ("native", "ref"), strict=True):
+        patch_search.vote(*one_patch(1), np.full(1, np.nan, np.float32), out, impl=impl)
+        assert (out == 7).all()
+
+
+@pytest.mark.skipif(UPWARD is None, reason="no name for this processor's rounding")
+def test_a_program_that_rounds_upward_gets_the_same_bits():
+    pixels = np.zeros((9, 27, 4), np.int16)
+    pixels[4, 13, :2], pixels[4, 22, 0] = (1, 2), 1  # d is 5 and 1
+    queries, *keys = np.array([[4 * 27 + 4], [4 * 27 + 13], [4 * 27 + 22]], np.int32)
+    picture = Picture(pixels, np.ones_like(pixels), queries)
+    prices = np.nextafter([1.0, 5.0], 9)  # rounded to nearest 5 times the one is the other
+    weights, found = np.full(1, 0.3, np.float32), []
+    for direction in (0, UPWARD):
+        out, (values, *places) = np.zeros((9, 9, 1), np.float32), one_patch(0.1)
+        ctypes.CDLL(None).fesetround(direction)
+        try:
+            nearest = _kernels.nearest_patches(*picture, np.concatenate(keys), prices, np.inf)
+            _kernels.vote_patches(values, *places, weights, out)
+        finally:
+            ctypes.CDLL(None).fesetround(0)
+        found.append([out.tobytes(), *(one.tolist() for one in nearest)])
+    assert found[0] == found[1]
+    assert found[0][2] == [5]
+
+
+def misaligned(array):
+    room = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    room[...] = array
+    return room
+
+
 def test_the_binding_refuses_what_would_read_outside():
     pixels = np.zeros((9, 9, 4), np.int16)
     places = np.array([4 * 9 + 4], np.int32)
     good = [pixels, pixels, places, places, np.ones(1), 1.0]
     _kernels.nearest_patches(*good)
     for at, value, message in (
+        (0, pixels[:, :0].copy(), "pixels must be at least one"),
+        (0, misaligned(pixels), "arrays must be aligned"),
+        (3, misaligned(places), "arrays must be aligned"),
         (0, pixels[..., :3].copy(), r"pixels must be \(H, W, 4\)"),
         (0, pixels + np.int16(256), "pixels must be in 0..255"),
         (1, pixels[:8].copy(), r"weights must be \(H, W, 4\)"),
@@ -160,6 +212,7 @@ def test_the_binding_refuses_what_would_read_outside():
     good = [pixels, pixels, places, valid, query_at, places]
     _kernels.search_patches(*good, **options)
     for at, value, message in (
+        (4, misaligned(query_at), "arrays must be aligned"),
         (3, valid[:8].copy(), r"valid must be \(H, W\)"),
         (4, query_at + np.int32(2), "query_at must be numbers of queries or -1"),
         (5, np.array([0], np.int32), "start must be patches inside the picture"),
@@ -173,6 +226,9 @@ def test_the_binding_refuses_what_would_read_outside():
     good = [values, valid, query_at, places, weights, values.copy()]
     _kernels.vote_patches(*good)
     for at, value, message in (
+        (0, values[:, :0].copy(), "values must be at least one place"),
+        (0, misaligned(values), "arrays must be aligned"),
+        (5, misaligned(values), "arrays must be aligned"),
         (1, valid[:, :8].copy(), r"wanted must be \(H, W\)"),
         (2, np.zeros((9, 9), np.int32), "query_at must be -1 near the border"),
         (3, np.array([80], np.int32), "found must be patches inside the picture"),
