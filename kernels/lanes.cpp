@@ -25,7 +25,8 @@ const LaneKernels& lane_kernels(const std::string& name) {
     for (const LaneKernels* table : lane_kernels()) {
         if (name == table->name) return *table;
     }
-    throw std::invalid_argument("this processor has no lanes named " + name);
+    throw std::invalid_argument("no lanes named " + name +
+                                " here: lanes() has those of this processor");
 }
 
 }  // namespace picme

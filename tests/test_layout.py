@@ -1,6 +1,7 @@
 """The arrows of the repository: kernels <- picme_rt <- picme_training <- picme_export."""
 
 import ast
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,10 @@ def test_a_source_says_what_it_is_and_stays_short(path):
     assert text.count("\n") <= 400
     for name in ("utils", "helpers", "common", "base", "manager", "misc"):
         assert path.stem != name
+
+
+def test_make_sanitize_compiles_every_source_of_the_cpu():
+    run = runpy.run_path(str(ROOT / "tests" / "sanitize" / "run.py"))
+    sources = {path.name for path in (ROOT / "kernels").glob("*.cpp")}
+    of_python = {name for name in sources if name.endswith(("bindings.cpp", "_plain.cpp"))}
+    assert {*run["SOURCES"], *run["WIDE"]} == sources - of_python
