@@ -23,6 +23,21 @@ hypothesis.settings.register_profile("picme", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("picme")
 
 
+# begun first, so that no worker has one of them left when the other has nothing (Makefile)
+LONGEST = (
+    *("test_gpu_check.py", "test_faults.py", "training/test_distributed.py"),
+    *("benchmarks/test_alone.py", "test_internal_export.py", "training/test_loop.py"),
+    *("test_graph_shapes.py", "training/test_mending.py", "training/test_compare.py"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first; else as they are found."""
+    here, last = Path(__file__).parent, len(LONGEST)
+    place = {str(here / name): i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(str(item.path), last))
+
+
 class Exported(NamedTuple):
     model: Any  # the network in torch, its spectral norm folded
     path: Path

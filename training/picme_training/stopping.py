@@ -40,7 +40,11 @@ def told() -> Iterator[Callable[[], bool]]:
         heard.append(time.monotonic())
         if heard[-1] - heard[0] > TOGETHER:
             restore()
-            signal.raise_signal(number)
+            handler = signal.getsignal(number)
+            if callable(handler):
+                handler(number, frame)
+            else:
+                signal.raise_signal(number)
 
     for number in before:
         signal.signal(number, hear)
