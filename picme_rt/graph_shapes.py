@@ -53,27 +53,30 @@ class Shapes:
     where window i begins within window i - 1 is what rounding leaves, 0 here and 1 or 3 a pixel
     further. So the window of a wrong sum of rows may be right for any few boxes and beyond its map
     for the next. Hence a decoder is followed anew for each box that it is asked for
-    (`backends.graphs`), as far as the box reaches; all else is worked out once. And hence with
-    each of `BATCHES`: with one item alone B x B is 1.
+    (`backends.graphs`), as far as the box reaches and with as many items as run; all else is worked
+    out once. Before any box comes it is followed with each of `BATCHES`: with one item alone B x B
+    is 1.
 
     Args:
         content: All bytes of the ONNX file.
         graph: Inputs and outputs that it must have, in this order.
         pixels: Of its picture, which say how much it may take.
+        batch: Items of the runs that `follow` is asked for.
 
     Raises:
         EngineError: As `check`, as far as no box matters.
     """
 
-    def __init__(self, content: bytes, graph: tensors.Graph, pixels: int):
+    def __init__(self, content: bytes, graph: tensors.Graph, pixels: int, batch: int = 1):
         model = onnx_file.parse(content)
         _check_ends("inputs", model.inputs, graph.inputs)
         _check_ends("outputs", model.outputs, graph.outputs)
         _check_stored(model)
         self._graph = graph
         before, self._nodes, of_box = _split(model)
-        self._begun = [_begun(model, graph, batch, pixels) for batch in BATCHES]
-        for trace in self._begun:
+        self._batch = batch
+        self._begun = {n: _begun(model, graph, n, pixels) for n in sorted({*BATCHES, batch})}
+        for trace in self._begun.values():
             trace.follow(before)
             for declared in model.values:
                 if declared.name not in of_box:
@@ -85,13 +88,21 @@ class Shapes:
             if one.name not in cropped
         )
 
+    def follow(self, asked: Windows) -> None:
+        """Follows the graph for the windows of a box, with as many items as will run.
+
+        Raises:
+            EngineError: As `check`, for this box.
+        """
+        self._followed(self._begun[self._batch].copy(), asked)
+
     def cost(self, asked: Windows | None) -> Cost:
         """What the graph takes for these windows of a box; None where it takes no box.
 
         Raises:
             EngineError: As `check`, for this box.
         """
-        one, *more = (self._followed(trace.copy(), asked) for trace in self._begun)
+        one, *more = (self._followed(trace.copy(), asked) for trace in self._begun.values())
         for other in more:
             if other.taken > other.batch * one.taken or other.macs > other.batch * one.macs:
                 raise EngineError(
@@ -140,10 +151,12 @@ def check(content: bytes, graph: tensors.Graph, crops: tuple[Crop, ...] = ()) ->
     return checked(content, graph, crops)[1]
 
 
-def checked(content: bytes, graph: tensors.Graph, crops: tuple[Crop, ...]) -> tuple[Shapes, Cost]:
-    """Likewise, and its shapes for the boxes that come."""
+def checked(
+    content: bytes, graph: tensors.Graph, crops: tuple[Crop, ...], batch: int = 1
+) -> tuple[Shapes, Cost]:
+    """Likewise, and its shapes for the boxes that come, in runs of `batch` items."""
     side = _side(graph)
-    shapes = Shapes(content, graph, side**2)
+    shapes = Shapes(content, graph, side**2, batch)
     places = (side // 2, 0, side - 1) if crops else ()
     for box in (*(Box(at, at, at + 1, at + 1) for at in places), Box(0, 0, side, side)):
         found = shapes.cost(windows(side, crops, box))

@@ -231,7 +231,8 @@ def load(
     from picme_rt.backends import graphs
 
     turns = turns or Turns(choices.cores())
-    checked = graphs.read(engine, variant(engine, settings.precision))
+    chosen = variant(engine, settings.precision)
+    checked = graphs.read(engine, chosen, settings.micro_batch)
     if settings.backend == "openvino":
         from picme_rt.backends import openvino
 

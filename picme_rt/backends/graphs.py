@@ -49,25 +49,30 @@ class Graphs(NamedTuple):
     windows: Callable[[Box], Windows] | None
 
 
-def read(engine: Engine, variant: str) -> Graphs:
+def read(engine: Engine, variant: str, batch: int = 1) -> Graphs:
     """Reads and checks both graphs of a variant.
+
+    Args:
+        engine: The engine.
+        variant: One of its variants.
+        batch: Latents a run of the decoder, with which each box is looked at that comes.
 
     Raises:
         EngineError: A file is missing or changed, or its graph is none of an engine.
     """
     tables, files, crops = engine.tables, engine.variants[variant], engine.crops
-    encoder, _ = _check(engine, files["encoder"], tables.encoder, ())
-    decoder, shapes = _check(engine, files["decoder"], tables.decoder, crops)
+    encoder, _ = _check(engine, files["encoder"], tables.encoder, (), 1)
+    decoder, shapes = _check(engine, files["decoder"], tables.decoder, crops, batch)
     asked = _windows(engine, shapes, decoder.path) if crops else None
     return Graphs(variant, encoder, decoder, crops, asked)
 
 
 def _check(
-    engine: Engine, name: str, table: tensors.Graph, crops: tuple[Crop, ...]
+    engine: Engine, name: str, table: tensors.Graph, crops: tuple[Crop, ...], batch: int
 ) -> tuple[Checked, Shapes]:
     path, content = engine.path / name, engine.read(name)
     try:
-        shapes, _ = graph_shapes.checked(content, table, crops)
+        shapes, _ = graph_shapes.checked(content, table, crops, batch)
     except EngineError as exc:
         raise EngineError(
             f"{path} is no graph of an engine: {one_line(exc)}; export it again"
@@ -80,7 +85,7 @@ def _windows(engine: Engine, shapes: Shapes, path: Path) -> Callable[[Box], Wind
     def asked(box: Box) -> Windows:
         found = windows.windows(engine.size, engine.crops, box)
         try:
-            shapes.cost(found)
+            shapes.follow(found)
         except EngineError as exc:
             raise EngineError(
                 f"{path} is no graph of an engine, as the box {tuple(box)} shows: {one_line(exc)}; "

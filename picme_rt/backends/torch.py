@@ -63,7 +63,8 @@ def pipeline(engine: Engine, settings: Settings) -> "Pipeline":
     from picme_rt.backends import graphs
 
     check(devices.parse(settings.device), settings.precision)
-    checked = graphs.read(engine, backends.variant(engine, settings.precision))
+    chosen = backends.variant(engine, settings.precision)
+    checked = graphs.read(engine, chosen, settings.micro_batch)
 
     import torch
 
