@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import picme_rt
 from picme_rt import backends, composite, framing, graph_shapes, kernels, work
 from picme_rt import engine as engines
+from picme_rt.backends import graphs
 from picme_rt.errors import EngineError
 from picme_rt.framing import Box
 
@@ -251,6 +252,23 @@ def test_numbers_that_no_colour_has_are_refused_in_the_box_and_forgotten_after(
         with pytest.raises(EngineError, match="decoder gave values"):
             encoded.complete(k=1)
         assert (session.complete(*picture, k=1).images == want).all()
+
+
+@pytest.mark.parametrize("latents", [1, 3])
+def test_a_new_box_is_followed_with_as_many_latents_as_run(engine, monkeypatch, latents):
+    followed, follow = [], graph_shapes._Trace.follow
+
+    def noted(self, nodes):
+        followed.append(self.batch)
+        follow(self, nodes)
+
+    monkeypatch.setattr(graph_shapes._Trace, "follow", noted)
+    found = graphs.read(engines.load(engine), "fp32", latents)
+    assert set(followed) == {1, 2, latents}
+    followed.clear()
+    for _ in range(2):  # once: the next decode of this box is no new one
+        assert found.windows(Box(3, 5, 30, 40)).rows.shape
+    assert followed == [latents]
 
 
 @pytest.mark.parametrize("preset", ["picme", "cats"])
