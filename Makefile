@@ -15,7 +15,7 @@ demo: $(VENV)/with-demo  ## complete a real photograph six times and say where t
 	$(BIN)/picme demo -o demo
 
 test: lint  ## install everything, build the kernels, lint, type-check, run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-slow: $(VENV)/with-dev  ## tests marked slow: Ray on two workers (0.5 GB), the pipeline in node; needs npm
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'ray[data]>=2.40'

@@ -59,33 +59,39 @@ def usage(capsys, says, *arguments):
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_signal_to_end_unwinds_everything_and_is_the_exit_code(name, monkeypatch, capsys):
-    number, unwound = getattr(signal, name), []
+@pytest.fixture(params=["SIGTERM", "SIGHUP"])
+def ending(request):
+    """A signal that ends a process that does not hear it, as where tests run without nohup."""
+    number = getattr(signal, request.param)
+    before = signal.signal(number, signal.SIG_DFL)
+    yield number
+    signal.signal(number, before)
+
+
+def test_a_signal_to_end_unwinds_everything_and_is_the_exit_code(ending, monkeypatch, capsys):
+    unwound = []
 
     def told(_):
         try:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(ending)  # one by os.kill may come later, in another thread
             time.sleep(30)
         finally:
-            unwound.append(name)
+            unwound.append(ending)
 
     monkeypatch.setattr("picme_rt.verbs.info.run", told)
-    assert picme("info", "engine") == 128 + number
-    assert unwound == [name]
-    assert (
-        capsys.readouterr().err == f"picme: ended by {name}; files that were finished are whole\n"
-    )
-    assert signal.getsignal(number) is signal.SIG_DFL
-    with monkeypatch.context() as patched:  # as under nohup, or where a program hears it itself
-        patched.setattr("picme_rt.verbs.info.run", lambda _: os.kill(os.getpid(), number))
-        heard = []
-        before = signal.signal(number, lambda *given: heard.append(given[0]))
-        try:
-            assert picme("info", "engine") == 0
-        finally:
-            signal.signal(number, before)
-        assert heard == [number]
+    assert picme("info", "engine") == 128 + ending
+    assert unwound == [ending]
+    said = capsys.readouterr().err
+    assert said == f"picme: ended by {ending.name}; files that were finished are whole\n"
+    assert signal.getsignal(ending) is signal.SIG_DFL
+
+
+def test_a_signal_that_somebody_hears_is_left_to_them(ending, monkeypatch):
+    heard = []
+    signal.signal(ending, lambda number, _: heard.append(number))
+    monkeypatch.setattr("picme_rt.verbs.info.run", lambda _: signal.raise_signal(ending))
+    assert picme("info", "engine") == 0
+    assert heard == [ending]
 
 
 def test_the_version_is_printed(capsys):
