@@ -161,13 +161,13 @@ def test_log_prob_is_that_of_z_before_rounding_and_only_made_when_asked_for(impl
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a compiler")
 @pytest.mark.parametrize("name", ["avx2", "avx512"])
-def test_no_code_for_wider_registers_can_be_linked_in_for_other_processors(name, tmp_path):
+@pytest.mark.parametrize("loops", ["lanes", "masked_norm"])
+def test_no_code_for_wider_registers_can_be_linked_in_for_other_processors(loops, name, tmp_path):
     """Unoptimised, a compiler puts every function that a file calls into the object file."""
     if name not in LANES:
         pytest.skip("not compiled for this processor")
     flags = {"avx2": ["-mavx2"], "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"]}
-    made = tmp_path / "lanes.o"
-    source = KERNELS / f"lanes_{name}.cpp"
+    made, source = tmp_path / "loops.o", KERNELS / f"{loops}_{name}.cpp"
     command = ["c++", "-std=c++17", "-O0", "-DPICME_X86", *flags[name], "-c", source, "-o", made]
     subprocess.run(command, check=True)
     listed = subprocess.run(
@@ -176,8 +176,9 @@ def test_no_code_for_wider_registers_can_be_linked_in_for_other_processors(name,
         text=True,
         check=True,
     ).stdout.splitlines()
+    only = {"lanes": f"k{name.capitalize()}Kernels", "masked_norm": f"k_norm_{name}"}[loops]
     assert len(listed) == 1
-    assert listed[0].startswith(f"picme::k{name.capitalize()}Kernels")
+    assert listed[0].startswith(f"picme::{only}")
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a compiler")

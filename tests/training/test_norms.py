@@ -1,9 +1,5 @@
 """The compiled norms against torch's operations."""
 
-import shutil
-import subprocess
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +8,6 @@ from picme_rt import _kernels
 from picme_training import norms
 from picme_training.norms import Deltas, Norm
 
-KERNELS = Path(__file__).parents[2] / "kernels"
 LANES = _kernels.lanes()
 BATCH, SHAPE = 2, (9, 11)
 
@@ -120,18 +115,3 @@ def test_a_dtype_of_another_object_is_the_same_dtype():
         _kernels.norm_forward(at, tuple(of), *kept, y, slope=0.2, threads=1)
         results.append(y.tobytes())
     assert results[0] == results[1]
-
-
-@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a compiler")
-@pytest.mark.parametrize("name", ["avx2", "avx512"])
-def test_no_code_for_wider_registers_can_be_linked_in_for_other_processors(name, tmp_path):
-    """Unoptimised, a compiler puts every function that a file calls into the object file."""
-    if name not in LANES:
-        pytest.skip("not compiled for this processor")
-    flags = {"avx2": ["-mavx2"], "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"]}
-    made, source = tmp_path / "loops.o", KERNELS / f"masked_norm_{name}.cpp"
-    subprocess.run(["c++", "-std=c++17", "-O0", *flags[name], "-c", source, "-o", made], check=True)
-    names = ["nm", "--defined-only", "--extern-only", "--format=posix", "-C", made]
-    done = subprocess.run(names, capture_output=True, text=True, check=True)
-    (only,) = done.stdout.splitlines()
-    assert only.startswith(f"picme::k_norm_{name}")
