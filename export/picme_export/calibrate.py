@@ -1,5 +1,6 @@
 """What int8 costs on real pictures: the range of each value, and which layers are worth it."""
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,10 +9,11 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from picme_export import quantise
 from picme_export.quantise import Layer
-from picme_rt import backends, composite, framing, kernels, tensors, windows
+from picme_rt import backends, choices, composite, framing, kernels, pipeline, tensors, windows
 from picme_rt.encoded import Mixture
 from picme_rt.engine import Engine
 from picme_rt.errors import InputError
@@ -118,16 +120,29 @@ def alone(
         feeds: Some pictures.
         top: Largest magnitude of every value of `quantise.activations`.
     """
-    want, found = _pictures(model, table, feeds), []
-    for one in quantise.layers(model):
+    want, layers = _pictures(model, table, feeds), quantise.layers(model)
+
+    def best(one: Layer, go_on: pipeline.GoOn) -> Tried:
         tried = []
         for share in SHARES:
+            go_on()
             ranges = {name: share * top[name] for name in quantise.activations([one])}
             got = _pictures(quantise.quantise(model, [one], ranges), table, feeds)
             errors = _errors(want, got, feeds)
             tried.append((max(errors), Tried(one, float(np.mean(errors)), ranges)))
-        found.append(min(tried, key=lambda each: each[0])[1])
-    return found
+        return min(tried, key=lambda each: each[0])[1]
+
+    # a session computes on one thread: its sums, and so what is chosen, depend on no core
+    with contextlib.closing(pipeline.in_order(best, layers, at_once=choices.cores())) as outcomes:
+        bar = tqdm(
+            outcomes,
+            total=len(layers),
+            desc="trying layers in int8",
+            unit="layer",
+            leave=False,
+            disable=None,
+        )
+        return list(bar)
 
 
 def choose(tried: Sequence[Tried], macs: Mapping[str, int], *, budget: float) -> list[Tried]:

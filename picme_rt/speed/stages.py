@@ -39,9 +39,8 @@ def stages(
 
     Returns:
         `pre` (from bytes to the engine's square, and what the way back needs), `encode`, `sample`,
-        `decode` (k latents in micro-batches, one after the other: their sum may be more than a
-        call takes whose results go side by side) and `composite` (k pictures to bytes), in this
-        order.
+        `decode` (k latents in micro-batches, as a call decodes them: side by side once the session
+        is prepared) and `composite` (k pictures to bytes), in this order.
     """
     model = session._model
     if not isinstance(model, EngineModel):
@@ -58,16 +57,17 @@ def stages(
     seeds, batch = np.zeros(1, np.uint64), backend.micro_batch
     drawn = kernels.sample_gmm(*mixture, seeds, k=k).z[0].astype(np.float32)
     z = np.resize(drawn, (-(-k // batch) * batch, drawn.shape[1]))
-    decode = backend.decoding(values, part.box)
-    picture, target = decode(z[:batch])[0].copy(), img.copy()
+    decoding = backend.decoding(values, part.box)
+    picture, target = decoding(z[:batch])[0].copy(), img.copy()
+    runs = [z[first : first + batch] for first in range(0, k, batch)]
 
     def pre() -> None:
         square = framing.regions(hole, size, framed)[0]
         composite.canvas(composite.fit(img, hole, square, size), hole, square)
 
-    def decode_all() -> None:
-        for first in range(0, k, batch):
-            decode(z[first : first + batch])
+    def decode() -> None:
+        for _ in decoding.each(runs, lambda place, pictures: None):
+            pass
 
     def paste() -> None:
         for _ in range(k):
@@ -77,7 +77,7 @@ def stages(
         "pre": pre,
         "encode": lambda: backend.encode(image, unknown),
         "sample": lambda: kernels.sample_gmm(*mixture, seeds, k=k),
-        "decode": decode_all,
+        "decode": decode,
         "composite": paste,
     }
 

@@ -16,7 +16,7 @@ from test_latency import CASES, NAMES, K, about, side_of
 
 import picme_rt
 from picme_rt.speed import peaks
-from picme_rt.speed.stages import STAGES, Stage, decoder_macs, stages
+from picme_rt.speed.stages import STAGES, Stage, decoder_macs, prepare, stages
 
 OWN = ("pre", "sample", "composite")  # no backend's work
 
@@ -41,6 +41,7 @@ def test_stage(
     found = network(name)
     image, hole = tiles(side_of(found))
     session = opened(found.engine, backend, precision)
+    prepare(session)
     about(benchmark, machine, case=f"picme_rt, {backend} {precision}", network=name, k=K)
     every = stages(session, image, hole, k=K)
     assert tuple(every) == STAGES
@@ -63,6 +64,7 @@ def test_a_decode_of_the_whole_square(
     found = network(name)
     image, hole = tiles(side_of(found))
     session = opened(found.engine, backend, precision)
+    prepare(session)
     about(benchmark, machine, case=f"picme_rt, {backend} {precision}", network=name, k=K)
     decode = stages(session, image, np.ones_like(hole), k=K)["decode"]
     timed(benchmark, decode, product, "fp32 product")
