@@ -13,6 +13,7 @@ from picme_training.discriminator import Discriminator
 from picme_training.gaussians import kl, kl_to_standard
 from picme_training.networks import Picme
 from picme_training.perceptual import Lpips
+from picme_training.rows import parted, repeated
 
 
 class Noise(NamedTuple):
@@ -93,8 +94,9 @@ def generator_pass(
     batch = len(image)
     # Line 1: encode I_m and I_c with the one shared f, in one forward (method.md 8)
     features = model.features(torch.cat([image, image]), torch.cat([hole, 1 - hole]))
-    encoding = model.encoding(tuple(feature[:batch] for feature in features), hole)
-    z_c = model.posterior(tuple(feature[batch:] for feature in features))
+    of_known, of_hole = zip(*(parted(feature, batch) for feature in features), strict=True)
+    encoding = model.encoding(of_known, hole)
+    z_c = model.posterior(of_hole)
 
     # Lines 2-4: L_GMM reaches the mixture alone; z_c and z_m stand still (method.md 5)
     fitted = model.latent.mixture(encoding.condition.detach())
@@ -119,9 +121,11 @@ def generator_pass(
     pictures = model.decode(
         torch.cat([z_c.sample(noise.z_c), *inferred]),
         z_m,
-        tuple(f.repeat(ways, 1, 1, 1) for f in encoding.features),
-        hole.repeat(ways, 1, 1, 1),
+        tuple(repeated(f, ways) for f in encoding.features),
+        repeated(hole, ways),
     )
+    rebuilt, drawn_as = zip(*(parted(picture, batch) for picture in pictures), strict=True)
+    originals = repeated(image, ways - 1)
 
     # Line 7: L_ELBO and L_C
     known = 1 - hole
@@ -129,26 +133,20 @@ def generator_pass(
         "L_F": l_f,
         "L_BM": l_bm,
         "KL_c": kl_to_standard(z_c).mean(),
-        "L1": losses.reconstruction([p[:batch] for p in pictures], image),
-        "L1_known": losses.known_reconstruction(
-            [p[batch:] for p in pictures],
-            image.repeat(ways - 1, 1, 1, 1),
-            known.repeat(ways - 1, 1, 1, 1),
-        ),
+        "L1": losses.reconstruction(rebuilt, image),
+        "L1_known": losses.known_reconstruction(drawn_as, originals, repeated(known, ways - 1)),
     }
     if config.rim > 0:
         terms["L1_rim"] = losses.rim_reconstruction(
-            pictures[-1][batch:],
-            image.repeat(ways - 1, 1, 1, 1),
-            hole.repeat(ways - 1, 1, 1, 1),
+            drawn_as[-1], originals, repeated(hole, ways - 1)
         )
     if config.match > 0:
         terms["KL_match"] = kl(z_c, fitted.primitive(j).detach()).mean()
     if encoding.z_m is not None:
         terms["KL_m"] = kl_to_standard(encoding.z_m).mean()
-    judged, holes = pictures[-1], hole.repeat(ways, 1, 1, 1)
+    judged, holes = pictures[-1], repeated(hole, ways)
     if config.composite:
-        judged = torch.where(holes > 0, judged, image.repeat(ways, 1, 1, 1))
+        judged = torch.where(holes > 0, judged, repeated(image, ways))
     judged, holes = shifted(judged, noise, config), shifted(holes, noise, config)
     moved = shifted(image, noise, config)
     # One look serves D's heads and LPIPS, which have the same network, where both see the same:
@@ -160,7 +158,8 @@ def generator_pass(
         known_taps = look(moved) if look else None
         known_features = judge.seen(moved, known_taps)
         real = judge(moved, holes[:batch], known_features)
-    made_taps = look(judged if known_features else judged[:batch]) if look and same else None
+    seen_by_look = judged if known_features else parted(judged, batch)[0]
+    made_taps = look(seen_by_look) if look and same else None
     features_made = judge.seen(judged, made_taps)
     made = judge(judged, holes, features_made)
     parts = [
@@ -187,14 +186,18 @@ def generator_pass(
         assert look is not None
         assert known_taps is not None
         if config.perceptual > 0:
-            first = made_taps or look(shifted(pictures[-1][:batch], noise, config))
-            distances = lpips.between([tap[:batch] for tap in first], known_taps)
+            first = made_taps or look(shifted(rebuilt[-1], noise, config))
+            distances = lpips.between([parted(tap, batch)[0] for tap in first], known_taps)
             terms["LPIPS"] = distances.mean()
             weights["LPIPS"] = config.perceptual
         if config.drawn > 0:
             seen_all = made_taps if known_features else None  # else of reconstructions alone
-            rest = [tap[batch:] for tap in seen_all] if seen_all else look(judged[batch:])
-            wanted = [t.repeat(ways - 1, 1, 1, 1) for t in known_taps]
+            rest = (
+                [parted(tap, batch)[1] for tap in seen_all]
+                if seen_all
+                else look(parted(judged, batch)[1])
+            )
+            wanted = [repeated(t, ways - 1) for t in known_taps]
             terms["LPIPS_drawn"] = lpips.between(rest, wanted).mean()
             weights["LPIPS_drawn"] = config.drawn
     loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
@@ -255,7 +258,7 @@ def discriminator_loss(
 
     `seen` is what `Pass.seen` says; without it D looks for itself.
     """
-    holes = hole.repeat(1 + len(generated) // len(image), 1, 1, 1)
+    holes = repeated(hole, 1 + len(generated) // len(image))
     parts = []
     for scores in judge(torch.cat([image, generated]), holes, seen):
         real, made = scores[: len(image)], scores[len(image) :]

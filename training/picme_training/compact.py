@@ -101,7 +101,7 @@ class Residual(nn.Module):
         if self.style is not None:
             scale, shift = self.style(style)[:, :, None, None].chunk(2, dim=1)
             h = h * (1 + scale) + shift
-        return x + self.conv2(F.leaky_relu(h, SLOPE))
+        return x + self.conv2(F.leaky_relu(h, SLOPE, inplace=True))
 
 
 class Encoder(nn.Module):
@@ -236,7 +236,7 @@ class Decoder(nn.Module):
             x = enter(x) + added
             for block in blocks:  # type: ignore[attr-defined]  # a ModuleList
                 x = block(x, style)
-        x = self.grow(F.leaky_relu(crop(_twice(x), 1), SLOPE))
+        x = self.grow(F.leaky_relu(crop(_twice(x), 1), SLOPE, inplace=True))
         if self.detail is not None:
             x = x + crop(finer[-1], 1, (2, 1))
         if self.fine is not None:

@@ -111,7 +111,7 @@ class CompactDiscriminator(nn.Module):
         x = torch.cat([image, hole], dim=1) if self.hole else image
         x = F.pixel_unshuffle(x, self.unshuffle)
         for strided in self.layers:
-            x = F.leaky_relu(strided(x), 0.2)
+            x = F.leaky_relu(strided(x), 0.2, inplace=True)
         scores = [self.score(x)]
         seen = self.seen(image) if seen is None else seen
         scores += [head(tap) for head, tap in zip(self.heads, seen, strict=True)]
@@ -124,9 +124,9 @@ Discriminator = PicDiscriminator | CompactDiscriminator
 def _head(channels: int) -> nn.Module:
     return nn.Sequential(
         spectral_norm(nn.Conv2d(channels, 64, 1)),
-        nn.LeakyReLU(0.2),
+        nn.LeakyReLU(0.2, inplace=True),
         spectral_norm(nn.Conv2d(64, 64, 3, padding=1)),
-        nn.LeakyReLU(0.2),
+        nn.LeakyReLU(0.2, inplace=True),
         nn.Conv2d(64, 1, 3, padding=1),
     )
 

@@ -129,9 +129,9 @@ class Trainer:
             _placed(lpips, device)
         schedule, betas = config.schedule, (config.schedule.beta1, config.schedule.beta2)
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "generator": torch.optim.Adam(self.model.parameters(), schedule.lr, betas),
+            "generator": torch.optim.Adam(self.model.parameters(), schedule.lr, betas, fused=True),
             "discriminator": torch.optim.Adam(
-                self.judge.parameters(), schedule.lr_discriminator, betas
+                self.judge.parameters(), schedule.lr_discriminator, betas, fused=True
             ),
         }
         self.step = 0

@@ -4,6 +4,7 @@ Pictures are (B, 3, S, S) float32 in [-1, 1]; `known` is (B, 1, S, S) float32, 1
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from picme_training import distributed
 from picme_training.config import Direction
 from picme_training.gaussians import Gaussian, Mixture, kl
+from picme_training.rows import repeated
 
 
 def divergences(mixture: Mixture, target: Gaussian, direction: Direction) -> Tensor:
@@ -50,13 +52,18 @@ def back_propagate_max(each: Tensor, j: Tensor, losers: float) -> Tensor:
     return ((1 - losers) * best + losers * rest).mean()
 
 
-def reconstruction(pictures: list[Tensor], original: Tensor) -> Tensor:
+def reconstruction(pictures: Sequence[Tensor], original: Tensor) -> Tensor:
     """Eq. 6, first term: L1 between g(z_m, z_c) and I_o, mean over values and output scales."""
-    parts = [F.l1_loss(one, F.adaptive_avg_pool2d(original, one.shape[-1])) for one in pictures]
+    parts = [F.l1_loss(one, _at(original, one.shape[-1])) for one in pictures]
     return torch.stack(parts).mean()
 
 
-def known_reconstruction(pictures: list[Tensor], original: Tensor, known: Tensor) -> Tensor:
+def _at(x: Tensor, side: int) -> Tensor:
+    """A map as means over squares, so that it has this side."""
+    return x if x.shape[-1] == side else F.adaptive_avg_pool2d(x, side)
+
+
+def known_reconstruction(pictures: Sequence[Tensor], original: Tensor, known: Tensor) -> Tensor:
     """Eq. 6, second term: L1 on the known pixels, mean over them and over the output scales.
 
     At a smaller scale a pixel is known where all pixels under it are. Of several processes each
@@ -65,9 +72,9 @@ def known_reconstruction(pictures: list[Tensor], original: Tensor, known: Tensor
     places, errors = [], []
     for one in pictures:
         side = one.shape[-1]
-        there = (F.adaptive_avg_pool2d(known, side) > 1 - 1e-4).to(one.dtype)
+        there = (_at(known, side) > 1 - 1e-4).to(one.dtype)
         places.append(there.sum())
-        errors.append(((one - F.adaptive_avg_pool2d(original, side)).abs() * there).sum())
+        errors.append(((one - _at(original, side)).abs() * there).sum())
     return _joint_mean(errors, places)
 
 
@@ -139,4 +146,4 @@ def scored(errors: Tensor, share: Tensor | None) -> Tensor:
 
 
 def _repeated(one: Tensor, like: Tensor) -> Tensor:
-    return one if len(one) == len(like) else one.repeat(len(like) // len(one), 1, 1, 1)
+    return repeated(one, len(like) // len(one))

@@ -76,8 +76,8 @@ class _Fire(nn.Module):
         self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.squeeze(x))
-        return torch.cat([F.relu(self.expand1x1(x)), F.relu(self.expand3x3(x))], dim=1)
+        x = F.relu_(self.squeeze(x))
+        return torch.cat([F.relu_(self.expand1x1(x)), F.relu_(self.expand3x3(x))], dim=1)
 
 
 class Lpips(nn.Module):
@@ -88,7 +88,7 @@ class Lpips(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, stride=2), nn.ReLU()]
+        layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, stride=2), nn.ReLU(inplace=True)]
         for index in range(2, 13):
             pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
             layers.append(_Fire(*_FIRE[index]) if index in _FIRE else pool)
