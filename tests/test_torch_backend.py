@@ -243,6 +243,24 @@ def test_threads_of_torch_are_put_back():
     assert torch.get_num_threads() == threads
 
 
+def test_a_new_thread_keeps_its_number_while_another_sets_its_own():
+    """At its first operator a thread takes the number that was set last, if it was never asked."""
+    threads, found = torch.get_num_threads(), []
+
+    def first_call():
+        with torch_recording.OnCpu(threads + 1).queueing():
+            other = threading.Thread(target=torch.set_num_threads, args=(threads,))
+            other.start()
+            other.join()
+            found.append(torch.get_num_threads())
+
+    with torch_recording.OnCpu(threads + 1).queueing():  # so that the new thread is not the first
+        caller = threading.Thread(target=first_call)
+        caller.start()
+        caller.join()
+    assert found == [threads + 1]
+
+
 def test_threads_of_torch_are_put_back_where_calls_of_new_threads_overlap():
     """A new thread begins with the number that was set last, which is a call's."""
     threads, first, second = torch.get_num_threads(), threading.Event(), threading.Event()

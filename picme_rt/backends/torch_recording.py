@@ -146,8 +146,11 @@ class _Threads:
                     "backend"
                 )
             self._process = os.getpid()
+            # asked in each thread: one that was never asked would take, at its first operator, the
+            # number that another has set in the meantime
+            found = torch.get_num_threads()
             if self._inside == 0:
-                self._outside = torch.get_num_threads()
+                self._outside = found
             self._inside += 1
         try:
             torch.set_num_threads(wanted or self._outside)
