@@ -5,8 +5,8 @@ or run holds up; on a core each, calls wait for nobody. A call that is alone has
 its results side by side (side_by_side.py). So a graph is compiled twice, the second time when calls
 first meet, or when those that were alone have run long enough to make good for it; whoever comes
 meanwhile goes on with all threads. The bits are a lone call's: the first result of each size is
-computed both ways, and a graph of which one differs stays as it was (OpenVINO's instance norm sums
-up thread by thread).
+computed both ways, and a graph of which one differs stays as it was (OpenVINO's MVN sums up thread
+by thread, which is why openvino_norms.py takes its place).
 """
 
 import threading
