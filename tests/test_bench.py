@@ -11,7 +11,7 @@ import tiny_engines
 from cpu_backends import EVERY
 from PIL import Image as Pillow
 
-from picme_rt import MissingPackageError, Session, backends, choices, cli, tuning
+from picme_rt import MissingPackageError, Session, UnavailableError, backends, choices, cli, tuning
 from picme_rt import engine as engines
 from picme_rt.choices import Measured, Settings
 from picme_rt.speed import chart, cold_start, peaks, report, stages, table, timing
@@ -44,6 +44,7 @@ def made(rows=3, **changed):
         "default", "openvino", "fp32", 2, 1, times, parts, 0.5, 123.4, 0.456, COLD
     )  # fmt: skip
     found = [dataclasses.replace(row, **changed) for _ in range(rows)]
+    found[1:] = [dataclasses.replace(one, chosen_by="asked") for one in found[1:]]
     peak = peaks.Peaks(2, {"fp32": 270.6, "int8": 1058.0}, 44.0)
     return report.Report("cats", 128, "A CPU", 2, 10, peak, found)
 
@@ -65,6 +66,26 @@ def test_a_report_has_a_row_for_auto_and_each_backend(path, tmp_path):
         assert row.share == row.gops / done.peaks.operations[row.precision]
         assert row.cold == COLD
     assert not (tmp_path / "cache" / "picme_rt").exists()
+
+
+def test_one_backend_or_precision_is_timed_alone(path):
+    done = report.measure(path, rounds=1, backend="openvino")
+    found = [(row.backend, row.precision, row.chosen_by) for row in done.rows]
+    assert found == [(*one, "asked") for one in EVERY if one[0] == "openvino"]
+    (row,) = report.measure(path, rounds=1, backend="onnxruntime", precision="fp32").rows
+    assert (row.backend, row.precision) == ("onnxruntime", "fp32")
+    assert "auto" not in table.text(done)
+
+
+def test_a_precision_that_this_cpu_lacks_is_refused_where_it_is_all_that_is_asked_for(
+    path, monkeypatch
+):
+    def lacking(*given, **more):
+        raise UnavailableError("precision bf16 needs a CPU that computes in it")
+
+    monkeypatch.setattr(report, "Session", lacking)
+    with pytest.raises(UnavailableError, match="needs a CPU"):
+        report.measure(path, rounds=1, backend="openvino", precision="bf16")
 
 
 def test_without_openvino_the_share_of_the_peak_is_not_known(path, monkeypatch):
@@ -150,7 +171,8 @@ def measured(monkeypatch):
     """What was asked of `report.measure`, which gives `made()` without measuring."""
     asked = []
 
-    def measure(engine, *, rounds, progress):
+    def measure(engine, *, rounds, backend, precision, progress):
+        assert (backend, precision) == (None, None)
         asked.append((engine, rounds, list(progress(range(rounds)))))
         return made()
 
@@ -206,12 +228,20 @@ def test_bench_tune_lets_auto_know(path, capsys, monkeypatch, measured):
         (("--chart", "a.jpg"), "--chart must be a file .png, got a.jpg"),
         (("--chart", "no/such/a.png"), "must be a file in a folder that is there"),
         (("-o", "."), "--out must be a file in a folder that is there, got ."),
+        (("--tune", "--backend", "openvino"), "--tune compares all backends; leave out --backend"),
     ],
 )
 def test_bench_refuses_before_it_measures(path, capsys, monkeypatch, arguments, says):
     monkeypatch.setattr(report, "measure", None)
     assert bench(path, *arguments) == 1
     assert says in capsys.readouterr().err
+
+
+def test_bench_names_what_there_is_where_something_else_is_asked_for(path, capsys):
+    assert bench(path, "--backend", "openvino", "--precision", "fp8") == 1
+    said = capsys.readouterr().err
+    assert "--backend openvino --precision fp8 must be among what this engine has here: " in said
+    assert "onnxruntime fp32, openvino fp32" in said
 
 
 def test_bench_says_that_patch_mode_is_no_engine(capsys):

@@ -79,6 +79,16 @@ def test_bench_times_calls_and_stages(path, monkeypatch, tmp_path, capsys):
     assert 0 < found["gmac"] < 1
 
 
+def test_bench_times_one_backend_alone(path, monkeypatch, capsys):
+    monkeypatch.setattr(peaks, "measure", lambda: peaks.Peaks(1, {"fp32": 100.0}, 1.0))
+    asked = ["bench", str(path), "--rounds", "1", "--json"]
+    assert cli.main([*asked, "--backend", "openvino", "--precision", "fp32"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["backend"], row["precision"]) for row in rows] == [("openvino", "fp32")]
+    assert cli.main([*asked, "--backend", "torch"]) == 1
+    assert "--backend torch must be among what this engine has here: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", [["--tune"], ["--chart", "x.png"]])
 def test_bench_has_nothing_to_tune_or_draw(path, flag, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)

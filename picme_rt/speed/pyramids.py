@@ -13,10 +13,11 @@ import numpy as np
 from picme_rt import backends, choices, graph_shapes, pyramid, pyramid_frame
 from picme_rt.backends import pyramids
 from picme_rt.encoded import Request
-from picme_rt.errors import MissingPackageError, UnavailableError
+from picme_rt.errors import MissingPackageError
 from picme_rt.pyramid import Pyramid
 from picme_rt.pyramid_encoded import PyramidEncoded
 from picme_rt.speed import peaks, timing
+from picme_rt.speed.report import narrowed, skipped
 from picme_rt.speed.table import aligned
 from picme_rt.speed.timing import Times
 from picme_rt.turns import Turns
@@ -72,24 +73,29 @@ class Report:
     rows: list[Row]
 
 
-def measure(path: Path, *, rounds: int, progress: Progress = iter) -> Report:
+def measure(
+    path: Path,
+    *,
+    rounds: int,
+    backend: str | None = None,
+    precision: str | None = None,
+    progress: Progress = iter,
+) -> Report:
     """Times every backend and precision that an engine is offered in here, all in turn.
 
-    Args:
-        path: The engine's directory.
-        rounds: Calls of each kind, at least 1.
-        progress: Wraps the turns, such as a progress bar.
+    Args and errors are those of `picme_rt.speed.report.measure`.
     """
     engine, loaded = pyramid.load(path), list[pyramids.PyramidBackend]()
     calls: dict[tuple[int, object], Callable[[], object]] = {}
-    for name in (one for one in backends.installed() if one in pyramids.BACKENDS):
-        for precision in backends.offered(engine, name):
-            settings = backends.defaults(name, precision)
-            with contextlib.suppress(UnavailableError):  # a precision that this CPU lacks
-                backend = pyramids.load(engine, settings, Turns(choices.cores()))
-                for what, call in _calls(engine, backend).items():
-                    calls[len(loaded), what] = call
-                loaded.append(backend)
+    able = [name for name in backends.installed() if name in pyramids.BACKENDS]
+    offered = [(name, one) for name in able for one in backends.offered(engine, name)]
+    pairs = narrowed(offered, backend, precision)
+    for pair in pairs:
+        with skipped(pairs):
+            made = pyramids.load(engine, backends.defaults(*pair), Turns(choices.cores()))
+            for what, call in _calls(engine, made).items():
+                calls[len(loaded), what] = call
+            loaded.append(made)
     times = timing.in_turn(calls, rounds, progress=progress)
     reached = None
     with contextlib.suppress(MissingPackageError):
@@ -98,14 +104,14 @@ def measure(path: Path, *, rounds: int, progress: Progress = iter) -> Report:
     pixels = engine.sizes[-1][0] * engine.sizes[-1][1]
     macs = graph_shapes.check_fixed(content, engine.table, pixels).macs
     rows = []
-    for place, backend in enumerate(loaded):
+    for place, one in enumerate(loaded):
         gops = 2 * macs / 1e6 / times[place, "graph"].median
-        peak = reached.operations.get(backend.precision) if reached else None
+        peak = reached.operations.get(one.precision) if reached else None
         rows.append(
             Row(
-                backend=backend.name,
-                precision=backend.precision,
-                threads=backend.threads,
+                backend=one.name,
+                precision=one.precision,
+                threads=one.threads,
                 calls={k: times[place, k] for k in KS},
                 stages={stage: times[place, stage] for stage in STAGES},
                 gops=gops,

@@ -10,7 +10,7 @@ import numpy as np
 
 from picme_rt import backends, choices
 from picme_rt import engine as engines
-from picme_rt.errors import MissingPackageError, UnavailableError
+from picme_rt.errors import InputError, MissingPackageError, UnavailableError
 from picme_rt.images import Hole, Image
 from picme_rt.models import Info
 from picme_rt.session import Session
@@ -69,7 +69,7 @@ class Report:
         cores: Physical cores that were there.
         rounds: Turns that every time was taken in.
         peaks: The machine's; None where OpenVINO, which measures them, is not installed.
-        rows: `auto` first, then each backend and precision.
+        rows: `auto` first, where all were asked for, then each backend and precision.
     """
 
     name: str
@@ -81,23 +81,38 @@ class Report:
     rows: list[Row]
 
 
-def measure(engine: Path, *, rounds: int, progress: Progress = iter) -> Report:
+def measure(
+    engine: Path,
+    *,
+    rounds: int,
+    backend: str | None = None,
+    precision: str | None = None,
+    progress: Progress = iter,
+) -> Report:
     """Times every backend and precision that an engine is offered in here, all in turn.
 
     Args:
         engine: The engine's directory.
         rounds: Calls of each kind, at least 1.
+        backend: This one alone; None times all, and `auto`.
+        precision: Likewise.
         progress: Wraps the turns, such as a progress bar.
+
+    Raises:
+        InputError: What is asked for is not there.
+        UnavailableError: This CPU does not compute in the one precision that is left.
     """
     loaded = engines.load(engine)
+    pairs = narrowed(_offered(loaded), backend, precision)
+    everything = backend is None and precision is None
     reached = None
     with contextlib.suppress(MissingPackageError):  # then the table says what would measure it
         reached = peaks.measure()
     with contextlib.ExitStack() as stack:
         sessions = []
-        for backend, precision in (("auto", "auto"), *_offered(loaded)):
-            with contextlib.suppress(UnavailableError):  # a precision that this CPU lacks
-                opened = Session(engine, backend=backend, precision=precision)
+        for pair in [("auto", "auto")] * everything + pairs:
+            with skipped(pairs):
+                opened = Session(engine, backend=pair[0], precision=pair[1])
                 sessions.append(stack.enter_context(opened))
                 prepare(opened)
         times = timing.in_turn(_calls(sessions, loaded.size), rounds, progress=progress)
@@ -107,6 +122,28 @@ def measure(engine: Path, *, rounds: int, progress: Progress = iter) -> Report:
             for place, session in enumerate(sessions)
         ]
     return Report(loaded.name, loaded.size, _cpu(), choices.cores(), rounds, reached, rows)
+
+
+def narrowed(
+    pairs: list[tuple[str, str]], backend: str | None, precision: str | None
+) -> list[tuple[str, str]]:
+    """Those of some backends and precisions that are asked for.
+
+    Raises:
+        InputError: None is.
+    """
+    found = [pair for pair in pairs if backend in (None, pair[0]) and precision in (None, pair[1])]
+    if not found:
+        asked = {"--backend": backend, "--precision": precision}
+        wanted = " ".join(f"{flag} {value}" for flag, value in asked.items() if value is not None)
+        there = ", ".join(" ".join(pair) for pair in pairs)
+        raise InputError(f"{wanted} must be among what this engine has here: {there}")
+    return found
+
+
+def skipped(pairs: list[tuple[str, str]]) -> contextlib.AbstractContextManager[None]:
+    """A block that may lack a precision on this CPU, unless it is all that is to be timed."""
+    return contextlib.nullcontext() if len(pairs) == 1 else contextlib.suppress(UnavailableError)
 
 
 def picture(size: int) -> tuple[Image, Hole]:

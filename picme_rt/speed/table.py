@@ -9,7 +9,7 @@ from picme_rt.speed.stages import STAGES
 def text(report: Report) -> str:
     """A report as tables in plain text; milliseconds unless a column says otherwise."""
     rows = report.rows
-    names = [_name(place, row) for place, row in enumerate(rows)]
+    names = [_name(row) for row in rows]
     most = f"k = {KS[-1]}"
     parts = [
         f"{report.name}, {report.size} x {report.size}, hole in the middle; {report.cpu}, "
@@ -40,8 +40,8 @@ def text(report: Report) -> str:
     return "\n".join(parts)
 
 
-def _name(place: int, row: Row) -> str:
-    chosen = f" (auto, {row.chosen_by})" if place == 0 else ""
+def _name(row: Row) -> str:
+    chosen = "" if row.chosen_by == "asked" else f" (auto, {row.chosen_by})"
     return f"{row.backend} {row.precision}{chosen}"
 
 

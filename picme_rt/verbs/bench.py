@@ -30,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --tune: `auto` may be bf16 or int8 on this machine, where the engine says that "
         "its pictures cannot be told from those of fp32 (default: fp32 alone)",
     )  # fmt: skip
+    parser.add_argument("--backend", help="time this one alone (default: all that are here)")
+    parser.add_argument(
+        "--precision", help="time this one alone (default: all that the engine has here)"
+    )
     parser.add_argument(
         "--rounds", type=int, default=10, help="calls of each kind, at least 1 (default: 10)"
     )
@@ -63,6 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
     _check_free(arguments.out, "--out", "", force=arguments.force)
     if arguments.lower and not arguments.tune:
         raise InputError("--lower must go with --tune, got it alone")
+    if arguments.tune and (arguments.backend or arguments.precision):
+        raise InputError("--tune compares all backends; leave out --backend and --precision")
     if engine.kind_of(arguments.engine) == "idc":
         _run_pyramid(arguments)
         return
@@ -84,6 +90,8 @@ def run(arguments: argparse.Namespace) -> None:
     done = report.measure(
         arguments.engine,
         rounds=arguments.rounds,
+        backend=arguments.backend,
+        precision=arguments.precision,
         progress=lambda rounds: tqdm(rounds, unit="round", disable=None),
     )
     if arguments.out is not None:
@@ -111,6 +119,8 @@ def _run_pyramid(arguments: argparse.Namespace) -> None:
     done = pyramids.measure(
         arguments.engine,
         rounds=arguments.rounds,
+        backend=arguments.backend,
+        precision=arguments.precision,
         progress=lambda rounds: tqdm(rounds, unit="round", disable=None),
     )
     text = json.dumps(dataclasses.asdict(done), indent=1)
