@@ -15,7 +15,15 @@ import pytest
 import tqdm
 from onnx import TensorProto
 
-from picme_export import build_progress, device_decoder, graphs, half, plan_builder, plan_table
+from picme_export import (
+    build_progress,
+    device_decoder,
+    graphs,
+    half,
+    plan_builder,
+    plan_table,
+    variant,
+)
 from picme_rt import cli, cuda_runtime, plans
 from picme_rt import engine as engines
 from picme_rt.backends import tensorrt_library
@@ -264,9 +272,39 @@ def test_plans_of_a_checkpoint_are_built_in_its_new_engine(engine, tmp_path, cap
     )
     monkeypatch.setattr(plan_builder, "build", lambda *a, **k: plan_builder.Built(b"plan", 3))
     said = ["export", str(tmp_path), "-o", str(out), "--target", "tensorrt-rtx"]
+    for flags, message in (
+        (["--max-batch", "0"], "--max-batch must be 1 to 4096, got 0"),
+        (["--target", "tensorrt", "--gpu", "sm86"], "--gpu must go with --target tensorrt-rtx"),
+        (["--target", "tensorrt"], "tensorrt is not installed"),
+    ):
+        assert cli.main([*said, *flags]) == 1
+        assert message in capsys.readouterr().err
+        assert not out.exists()  # nothing was exported for plans that cannot be
     assert cli.main([*said, "--precision", "bf16"]) == 0
     assert capsys.readouterr().out.endswith("-portable-bf16\n")
     assert plans.load(next((out / "plans").iterdir())).layers == {"encoder": 3, "decoder": 3}
+    shutil.rmtree(out)
+    assert cli.main([*said, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)  # one document of both
+    assert (told["engine"], told["layers"]) == (str(out), {"encoder": 3, "decoder": 3})
+
+
+def test_a_gpu_without_plans_is_refused(tmp_path, capsys):
+    said = ["export", str(tmp_path), "-o", str(tmp_path / "new"), "--gpu", "sm86"]
+    assert cli.main(said) == 1
+    assert "--gpu must go with --target tensorrt-rtx, got sm86" in capsys.readouterr().err
+
+
+def test_plans_stay_where_a_precision_is_added_in_their_place(copied, tmp_path, monkeypatch):
+    kept = copied / "plans" / "a" / "encoder.plan"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"plan")
+    monkeypatch.setattr(variant, "add", lambda root, given: None)
+    given = variant.Calibration(tmp_path)
+    variant.extend(copied, copied, given, force=True)
+    assert kept.read_bytes() == b"plan"
+    variant.extend(copied, tmp_path / "other", given)  # another engine's place has none
+    assert not (tmp_path / "other" / "plans").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from picme_rt import plans
+from picme_rt.backends import tensorrt_library
 from picme_rt.backends.tensorrt_library import LIBRARIES
 from picme_rt.errors import InputError
 
@@ -45,11 +47,33 @@ def asked(arguments: argparse.Namespace) -> bool:
     return arguments.target in LIBRARIES
 
 
-def run(arguments: argparse.Namespace, engine: Path) -> None:
-    """Builds; prints what was built.
+def check(arguments: argparse.Namespace) -> None:
+    """Refuses what no plan can be built with, before anything is exported for it.
 
     Raises:
-        InputError: Arguments of another kind of export, or a number out of range.
+        InputError: A number out of range, or a GPU for a library that builds for the one here.
+        MissingPackageError: The library is not installed.
+        UnavailableError: It is too old.
+    """
+    for name in ("max_batch", "max_k"):
+        if not 1 <= getattr(arguments, name) <= plans.MOST:
+            raise InputError(
+                f"--{name.replace('_', '-')} must be 1 to {plans.MOST}, "
+                f"got {getattr(arguments, name)}"
+            )
+    if arguments.gpu is not None and arguments.target != "tensorrt-rtx":
+        raise InputError(
+            f"--gpu must go with --target tensorrt-rtx, got {arguments.gpu}: TensorRT builds for "
+            "the GPU here"
+        )
+    tensorrt_library.load(arguments.target)
+
+
+def run(arguments: argparse.Namespace, engine: Path) -> dict[str, Any]:
+    """Builds; prints what was built, or gives it where it is asked for as JSON.
+
+    Raises:
+        InputError: Arguments of another kind of export, and as `check` says.
     """
     if arguments.source == engine:
         for name in _NOT_FOR_PLANS:
@@ -58,12 +82,7 @@ def run(arguments: argparse.Namespace, engine: Path) -> None:
                     f"--{name.replace('_', '-')} must not go with --target and an engine: plans "
                     "are built beside its graphs"
                 )
-    for name in ("max_batch", "max_k"):
-        if not 1 <= getattr(arguments, name) <= plans.MOST:
-            raise InputError(
-                f"--{name.replace('_', '-')} must be 1 to {plans.MOST}, "
-                f"got {getattr(arguments, name)}"
-            )
+        check(arguments)
     options = plans.Options(arguments.precision, arguments.max_batch, arguments.max_k)
     from picme_export import plan_builder
 
@@ -75,9 +94,9 @@ def run(arguments: argparse.Namespace, engine: Path) -> None:
         force=arguments.force,
     )
     if arguments.json:
-        print(json.dumps({"plans": str(done.path), **json.loads(plans.record(done))}, indent=1))
-        return
+        return {"plans": str(done.path), **json.loads(plans.record(done))}
     for role in plans.ROLES:
         size = done.files[role].bytes
         print(f"{role:8} {done.layers[role]} layers, {size / 1e6:.1f} MB, {options.precision}")
     print(done.path)
+    return {}

@@ -2,10 +2,11 @@
 
 import dataclasses
 import hashlib
+import shutil
 from pathlib import Path
 
 from picme_export import calibrate, half_weights, quality, quantise
-from picme_rt import atomic, graph_shapes
+from picme_rt import atomic, graph_shapes, plans
 from picme_rt import engine as engines
 from picme_rt.errors import InputError
 from picme_rt.images import Hole, Image
@@ -37,6 +38,8 @@ class Calibration:
 def extend(source: Path, target: Path, given: Calibration, *, force: bool = False) -> None:
     """Writes an engine again with lower precisions; `target` may be `source`, with `force`.
 
+    Then plans that were built beside its graphs stay; what they were made of says which are whose.
+
     Raises:
         InputError: `target` exists and is no engine, or there are too few pictures.
         EngineError: `source` is no engine.
@@ -48,6 +51,8 @@ def extend(source: Path, target: Path, given: Calibration, *, force: bool = Fals
         for name in engine.files:
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             (fresh / name).write_bytes(engine.read(name))
+        if target.exists() and target.samefile(source) and (source / plans.FOLDER).is_dir():
+            shutil.copytree(source / plans.FOLDER, fresh / plans.FOLDER)
         _write(dataclasses.replace(engine, path=fresh))
         add(fresh, given)
 

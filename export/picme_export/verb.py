@@ -3,7 +3,7 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from picme_export import deploy_verb, plan_verb
 from picme_rt import engine as engines
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         deploy_verb.run(arguments)
         return
     if plan_verb.asked(arguments) and (arguments.source / engines.MANIFEST).exists():
-        plan_verb.run(arguments, arguments.source)
+        _end(arguments, plan_verb.run(arguments, arguments.source))
         return
     _check(arguments)
     from picme_export import export, variant
@@ -93,9 +93,16 @@ def run(arguments: argparse.Namespace) -> None:
             weights=arguments.weights or "fp32",
             force=arguments.force,
         )
-    _print(arguments, errors)
+    told = _print(arguments, errors)
     if plan_verb.asked(arguments):
-        plan_verb.run(arguments, arguments.out)
+        told |= plan_verb.run(arguments, arguments.out)
+    _end(arguments, told)
+
+
+def _end(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
+    """One document of all that was done, where it is asked for as JSON."""
+    if arguments.json:
+        print(json.dumps(told, indent=1))
 
 
 def _rewritten_for(arguments: argparse.Namespace) -> "Target":
@@ -114,6 +121,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"--precision {arguments.precision} must go with --target tensorrt or tensorrt-rtx"
         )
+    if plan_verb.asked(arguments):
+        plan_verb.check(arguments)
+    elif arguments.gpu is not None:
+        raise InputError(f"--gpu must go with --target tensorrt-rtx, got {arguments.gpu} alone")
     if arguments.precision == "int8" and arguments.calibration is None:
         raise InputError(
             f"--precision {arguments.precision} must have --calibration DIR with real pictures, "
@@ -146,14 +157,14 @@ def _calibration(arguments: argparse.Namespace) -> "Calibration | None":
     return Calibration(arguments.calibration, lpips, int8=arguments.precision == "int8")
 
 
-def _print(arguments: argparse.Namespace, errors: dict[str, dict[str, float]]) -> None:
+def _print(arguments: argparse.Namespace, errors: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Prints what was exported, or gives it where it is asked for as JSON."""
     done = engines.load(arguments.out)
     quality = json.loads(engines.manifest(done))["quality"]
     if arguments.json:
         graphs = done.provenance.get("graphs", {})
         report = {"engine": str(arguments.out), "parity": errors, "graphs": graphs}
-        print(json.dumps({**report, "quality": quality}, indent=1))
-        return
+        return {**report, "quality": quality}
     for role, by_batch in errors.items():
         for batch, error in by_batch.items():
             print(f"{role:8} {batch:8} largest error against torch {error:.2e}")
@@ -172,3 +183,4 @@ def _print(arguments: argparse.Namespace, errors: dict[str, dict[str, float]]) -
             f"LPIPS {distance}; {'near' if one.near else 'not near'} enough for auto"
         )
     print(arguments.out)
+    return {}
