@@ -344,7 +344,7 @@ def test_a_checkpoint_is_rewritten_for_what_runs_it(tmp_path, monkeypatch, optio
     asked = []
     monkeypatch.setattr(export, "export", lambda *_, **given: asked.append(given) or {})
     for module, name in ((verb, "_print"), (plan_verb, "run")):
-        monkeypatch.setattr(module, name, lambda *_: None)
+        monkeypatch.setattr(module, name, lambda *_: {})
     assert cli.main(["export", str(tmp_path), "-o", str(tmp_path / "new"), *options]) == 0
     assert [given["rewritten_for"] for given in asked] == [target]
 
