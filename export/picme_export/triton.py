@@ -18,7 +18,7 @@ from picme_rt import atomic
 from picme_rt import engine as engines
 from picme_rt.errors import InputError
 
-CONFIG = "config.pbtxt"
+CONFIG, MADE_BY = "config.pbtxt", "# written by picme export"
 VERSION = "1"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 _TYPES: dict[int, str] = {
@@ -40,7 +40,7 @@ def write(
         source: The engine's directory.
         target: The repository.
         name: What the models' names begin with; the engine's name by default.
-        force: Replace models of these names.
+        force: Replace models of these names that were written here, by their first line.
 
     Returns:
         What the pipeline's pictures differ by from a session's.
@@ -56,8 +56,8 @@ def write(
         raise InputError(f"name must be letters, digits, _, . and -, got {name!r}; pass --name")
     places = [target / name, *(target / f"{name}_{part}" for part in (*_PARTS, "pipeline"))]
     for place in places:
-        if place.exists() and not (force and (place / CONFIG).is_file()):
-            cure = "pass --force to replace models" if not force else "it is no model"
+        if place.exists() and not (force and _is_ours(place / CONFIG)):
+            cure = "pass --force to replace models" if not force else "it is no model of picme's"
             raise InputError(f"{place} exists; {cure}, or another --name")
     found = stages.of(engine)
     models = {part: stages.alone(found, getattr(found, part)) for part in _PARTS}
@@ -75,10 +75,19 @@ def write(
     return difference
 
 
+def _is_ours(config: Path) -> bool:
+    """Whether a model's configuration is one that was written here, changed since or not."""
+    if not config.is_file():
+        return False
+    with config.open("rb") as opened:
+        return opened.read(len(MADE_BY)) == MADE_BY.encode()
+
+
 def model_config(name: str, model: onnx.ModelProto) -> str:
     """The configuration of one graph: its own names, types and shapes, -1 where a side is free."""
     return "\n".join(
         [
+            MADE_BY,
             f'name: "{name}"',
             'backend: "onnxruntime"',
             "max_batch_size: 0",
@@ -97,6 +106,7 @@ def ensemble_config(name: str, models: dict[str, onnx.ModelProto]) -> str:
         models: The stages by name, and `pipeline`, whose inputs and outputs are the ensemble's.
     """
     lines = [
+        MADE_BY,
         f'name: "{name}"',
         'platform: "ensemble"',
         "max_batch_size: 0",
