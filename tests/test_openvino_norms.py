@@ -36,7 +36,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(kind):
     found = []
     for threads in (1, 2, 3):
         model = graph()
-        openvino_norms.fix_order(model)
+        openvino_norms.decompose(model)
         values, operators = run(model, kind, threads)
         assert "MVN" not in operators
         found.append(values.tobytes())
@@ -46,7 +46,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_norm_is_the_same_function(kind):
     model = graph(axes=(-1, -2))
-    openvino_norms.fix_order(model)
+    openvino_norms.decompose(model)
     want, _ = run(graph())
     got, _ = run(model, kind)
     assert want.max() > 3
@@ -57,5 +57,5 @@ def test_the_norm_is_the_same_function(kind):
 @pytest.mark.parametrize("other", [{"axes": (1, 2, 3)}, {"mode": "outside_sqrt"}])
 def test_another_norm_is_left_as_it_is(other):
     model = graph(**other)
-    openvino_norms.fix_order(model)
+    openvino_norms.decompose(model)
     assert "MVN" in [node.get_type_name() for node in model.get_ops()]

@@ -149,12 +149,12 @@ def test_other_models_of_a_repository_stay(repository, engine, tmp_path):
     triton.write(engine, place, name="mine", force=True)
     assert (place / "mine_sampler" / "1" / "model.onnx").read_bytes()
     (place / "theirs").mkdir()
-    for config in (None, 'name: "theirs"\nbackend: "pytorch"\n'):
-        if config is not None:
-            (place / "theirs" / triton.CONFIG).write_text(config)
-        with pytest.raises(InputError, match="theirs exists; it is no model of picme's"):
-            triton.write(engine, place, name="theirs", force=True)
-    assert (place / "theirs" / triton.CONFIG).read_text() == config
+    (place / "theirs" / triton.CONFIG).write_text('backend: "pytorch"')
+    (place / "folder").mkdir()
+    for name in ("theirs", "folder"):
+        with pytest.raises(InputError, match=f"{name} exists; it is no model of picme's"):
+            triton.write(engine, place, name=name, force=True)
+    assert (place / "theirs" / triton.CONFIG).read_text() == 'backend: "pytorch"'
 
 
 def test_a_name_that_is_none_for_a_directory_is_refused(engine, tmp_path):

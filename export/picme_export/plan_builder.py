@@ -54,7 +54,7 @@ def write(
     """
     engine = engines.load(source)
     opened = tensorrt_library.load(library)
-    target = _target(library, gpu)
+    target = target_of(library, gpu)
     place = source / plans.FOLDER / plans.name(library, opened.version, target, options.precision)
     onnx_of = graphs(engine, options.precision)
     timings = place.with_name(f"{library}-{opened.version}-{target}.timing")
@@ -73,7 +73,8 @@ def write(
     return plans.load(place)
 
 
-def _target(library: str, gpu: str | None) -> str:
+def target_of(library: str, gpu: str | None) -> str:
+    """What plans are built for: see `write`, whose errors it raises."""
     if library == "tensorrt":
         if gpu is not None:
             raise InputError(

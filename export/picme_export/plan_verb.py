@@ -51,9 +51,9 @@ def check(arguments: argparse.Namespace) -> None:
     """Refuses what no plan can be built with, before anything is exported for it.
 
     Raises:
-        InputError: A number out of range, or a GPU for a library that builds for the one here.
+        InputError: A number out of range, or as `plan_builder.write` says.
         MissingPackageError: The library is not installed.
-        UnavailableError: It is too old.
+        UnavailableError: It is too old, or finds no GPU that it needs.
     """
     for name in ("max_batch", "max_k"):
         if not 1 <= getattr(arguments, name) <= plans.MOST:
@@ -61,28 +61,28 @@ def check(arguments: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} must be 1 to {plans.MOST}, "
                 f"got {getattr(arguments, name)}"
             )
-    if arguments.gpu is not None and arguments.target != "tensorrt-rtx":
-        raise InputError(
-            f"--gpu must go with --target tensorrt-rtx, got {arguments.gpu}: TensorRT builds for "
-            "the GPU here"
-        )
     tensorrt_library.load(arguments.target)
+    from picme_export import plan_builder
+
+    plan_builder.target_of(arguments.target, arguments.gpu)
+
+
+def check_beside(arguments: argparse.Namespace) -> None:
+    """Refuses what has nothing to say where plans are all that is made.
+
+    Raises:
+        InputError: An argument of another kind of export.
+    """
+    for name in _NOT_FOR_PLANS:
+        if getattr(arguments, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} must not go with --target and an engine: plans "
+                "are built beside its graphs"
+            )
 
 
 def run(arguments: argparse.Namespace, engine: Path) -> dict[str, Any]:
-    """Builds; prints what was built, or gives it where it is asked for as JSON.
-
-    Raises:
-        InputError: Arguments of another kind of export, and as `check` says.
-    """
-    if arguments.source == engine:
-        for name in _NOT_FOR_PLANS:
-            if getattr(arguments, name):
-                raise InputError(
-                    f"--{name.replace('_', '-')} must not go with --target and an engine: plans "
-                    "are built beside its graphs"
-                )
-        check(arguments)
+    """Builds; gives what `--json` prints, and without it prints what was built."""
     options = plans.Options(arguments.precision, arguments.max_batch, arguments.max_k)
     from picme_export import plan_builder
 
@@ -93,10 +93,9 @@ def run(arguments: argparse.Namespace, engine: Path) -> dict[str, Any]:
         gpu=arguments.gpu,
         force=arguments.force,
     )
-    if arguments.json:
-        return {"plans": str(done.path), **json.loads(plans.record(done))}
-    for role in plans.ROLES:
-        size = done.files[role].bytes
-        print(f"{role:8} {done.layers[role]} layers, {size / 1e6:.1f} MB, {options.precision}")
-    print(done.path)
-    return {}
+    if not arguments.json:
+        for role in plans.ROLES:
+            size = done.files[role].bytes
+            print(f"{role:8} {done.layers[role]} layers, {size / 1e6:.1f} MB, {options.precision}")
+        print(done.path)
+    return {"plans": str(done.path), **json.loads(plans.record(done))}

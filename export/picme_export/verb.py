@@ -70,9 +70,21 @@ def run(arguments: argparse.Namespace) -> None:
     if deploy_verb.asked(arguments):
         deploy_verb.run(arguments)
         return
+    if plan_verb.asked(arguments):
+        plan_verb.check(arguments)
     if plan_verb.asked(arguments) and (arguments.source / engines.MANIFEST).exists():
-        _end(arguments, plan_verb.run(arguments, arguments.source))
-        return
+        plan_verb.check_beside(arguments)
+        told = plan_verb.run(arguments, arguments.source)
+    else:
+        told = _export(arguments)
+        if plan_verb.asked(arguments):
+            told |= plan_verb.run(arguments, arguments.out)
+    if arguments.json:
+        print(json.dumps(told, indent=1))
+
+
+def _export(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Writes an engine; gives and prints as `_print` does."""
     _check(arguments)
     from picme_export import export, variant
 
@@ -93,16 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
             weights=arguments.weights or "fp32",
             force=arguments.force,
         )
-    told = _print(arguments, errors)
-    if plan_verb.asked(arguments):
-        told |= plan_verb.run(arguments, arguments.out)
-    _end(arguments, told)
-
-
-def _end(arguments: argparse.Namespace, told: dict[str, Any]) -> None:
-    """One document of all that was done, where it is asked for as JSON."""
-    if arguments.json:
-        print(json.dumps(told, indent=1))
+    return _print(arguments, errors)
 
 
 def _rewritten_for(arguments: argparse.Namespace) -> "Target":
@@ -121,9 +124,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"--precision {arguments.precision} must go with --target tensorrt or tensorrt-rtx"
         )
-    if plan_verb.asked(arguments):
-        plan_verb.check(arguments)
-    elif arguments.gpu is not None:
+    if arguments.gpu is not None and not plan_verb.asked(arguments):
         raise InputError(f"--gpu must go with --target tensorrt-rtx, got {arguments.gpu} alone")
     if arguments.precision == "int8" and arguments.calibration is None:
         raise InputError(
@@ -158,17 +159,17 @@ def _calibration(arguments: argparse.Namespace) -> "Calibration | None":
 
 
 def _print(arguments: argparse.Namespace, errors: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """Prints what was exported, or gives it where it is asked for as JSON."""
+    """Gives what `--json` prints, and without it prints what was exported."""
     done = engines.load(arguments.out)
     quality = json.loads(engines.manifest(done))["quality"]
+    graphs = done.provenance.get("graphs", {})
+    told = {"engine": str(arguments.out), "parity": errors, "graphs": graphs, "quality": quality}
     if arguments.json:
-        graphs = done.provenance.get("graphs", {})
-        report = {"engine": str(arguments.out), "parity": errors, "graphs": graphs}
-        return {**report, "quality": quality}
+        return told
     for role, by_batch in errors.items():
         for batch, error in by_batch.items():
             print(f"{role:8} {batch:8} largest error against torch {error:.2e}")
-    for line in info.graph_lines(done.provenance.get("graphs", {})):
+    for line in info.graph_lines(graphs):
         print(line)
     if arguments.precision == "int8":
         about = done.provenance["int8"]
@@ -183,4 +184,4 @@ def _print(arguments: argparse.Namespace, errors: dict[str, dict[str, float]]) -
             f"LPIPS {distance}; {'near' if one.near else 'not near'} enough for auto"
         )
     print(arguments.out)
-    return {}
+    return told

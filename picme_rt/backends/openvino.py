@@ -114,7 +114,7 @@ def _compiled(
         }
         taken = {port.any_name for port in model.inputs}  # it drops what no operator takes
         model.reshape({name: shape for name, shape in shapes.items() if name in taken})
-        openvino_norms.fix_order(model)
+        openvino_norms.decompose(model)
         exact = not openvino_int8.is_quantised(model) or not openvino_int8.saturates()
         compiled = core.compile_model(
             model,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SIDES = [2, 3]
 
 
-def fix_order(model: "openvino.Model") -> None:
+def decompose(model: "openvino.Model") -> None:
     """Puts means in the place of every MVN over the sides of a map (B, C, h, w).
 
     y = (x - E[x]) / sqrt(E[(x - E[x])^2] + epsilon)

@@ -17,7 +17,7 @@ from picme_rt.errors import MissingPackageError
 from picme_rt.pyramid import Pyramid
 from picme_rt.pyramid_encoded import PyramidEncoded
 from picme_rt.speed import peaks, timing
-from picme_rt.speed.report import narrowed, skipped
+from picme_rt.speed.report import asked_for, opened
 from picme_rt.speed.table import aligned
 from picme_rt.speed.timing import Times
 from picme_rt.turns import Turns
@@ -89,13 +89,15 @@ def measure(
     calls: dict[tuple[int, object], Callable[[], object]] = {}
     able = [name for name in backends.installed() if name in pyramids.BACKENDS]
     offered = [(name, one) for name in able for one in backends.offered(engine, name)]
-    pairs = narrowed(offered, backend, precision)
-    for pair in pairs:
-        with skipped(pairs):
-            made = pyramids.load(engine, backends.defaults(*pair), Turns(choices.cores()))
-            for what, call in _calls(engine, made).items():
-                calls[len(loaded), what] = call
-            loaded.append(made)
+    pairs = asked_for(offered, backend, precision)
+
+    def load(name: str, precision: str) -> pyramids.PyramidBackend:
+        return pyramids.load(engine, backends.defaults(name, precision), Turns(choices.cores()))
+
+    for made in opened(pairs, load):
+        for what, call in _calls(engine, made).items():
+            calls[len(loaded), what] = call
+        loaded.append(made)
     times = timing.in_turn(calls, rounds, progress=progress)
     reached = None
     with contextlib.suppress(MissingPackageError):

@@ -3,8 +3,9 @@
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ STAGE_K = 6  # results that the stages are timed for
 _STARTS = 3
 _WHOLE = "decode of the whole square"
 Progress = Callable[[Sequence[int]], Iterable[int]]
+Opened = TypeVar("Opened")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,18 +105,17 @@ def measure(
         UnavailableError: This CPU does not compute in the one precision that is left.
     """
     loaded = engines.load(engine)
-    pairs = narrowed(_offered(loaded), backend, precision)
-    everything = backend is None and precision is None
+    pairs = asked_for(_offered(loaded), backend, precision)
+    if backend is None and precision is None:
+        pairs.insert(0, ("auto", "auto"))
     reached = None
     with contextlib.suppress(MissingPackageError):  # then the table says what would measure it
         reached = peaks.measure()
     with contextlib.ExitStack() as stack:
         sessions = []
-        for pair in [("auto", "auto")] * everything + pairs:
-            with skipped(pairs):
-                opened = Session(engine, backend=pair[0], precision=pair[1])
-                sessions.append(stack.enter_context(opened))
-                prepare(opened)
+        for session in opened(pairs, lambda b, p: Session(engine, backend=b, precision=p)):
+            sessions.append(stack.enter_context(session))
+            prepare(session)
         times = timing.in_turn(_calls(sessions, loaded.size), rounds, progress=progress)
         cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         rows = [
@@ -124,7 +125,7 @@ def measure(
     return Report(loaded.name, loaded.size, _cpu(), choices.cores(), rounds, reached, rows)
 
 
-def narrowed(
+def asked_for(
     pairs: list[tuple[str, str]], backend: str | None, precision: str | None
 ) -> list[tuple[str, str]]:
     """Those of some backends and precisions that are asked for.
@@ -141,9 +142,16 @@ def narrowed(
     return found
 
 
-def skipped(pairs: list[tuple[str, str]]) -> contextlib.AbstractContextManager[None]:
-    """A block that may lack a precision on this CPU, unless it is all that is to be timed."""
-    return contextlib.nullcontext() if len(pairs) == 1 else contextlib.suppress(UnavailableError)
+def opened(pairs: list[tuple[str, str]], opener: Callable[[str, str], Opened]) -> Iterator[Opened]:
+    """What opens, one after the other; only a pair that is alone must."""
+    for pair in pairs:
+        try:
+            made = opener(*pair)
+        except UnavailableError:  # a precision that this CPU lacks
+            if len(pairs) == 1:
+                raise
+        else:
+            yield made
 
 
 def picture(size: int) -> tuple[Image, Hole]:

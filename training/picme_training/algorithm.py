@@ -124,7 +124,7 @@ def generator_pass(
         tuple(repeated(f, ways) for f in encoding.features),
         repeated(hole, ways),
     )
-    rebuilt, drawn_as = zip(*(parted(picture, batch) for picture in pictures), strict=True)
+    rebuilt, filled = zip(*(parted(picture, batch) for picture in pictures), strict=True)
     originals = repeated(image, ways - 1)
 
     # Line 7: L_ELBO and L_C
@@ -134,12 +134,10 @@ def generator_pass(
         "L_BM": l_bm,
         "KL_c": kl_to_standard(z_c).mean(),
         "L1": losses.reconstruction(rebuilt, image),
-        "L1_known": losses.known_reconstruction(drawn_as, originals, repeated(known, ways - 1)),
+        "L1_known": losses.known_reconstruction(filled, originals, repeated(known, ways - 1)),
     }
     if config.rim > 0:
-        terms["L1_rim"] = losses.rim_reconstruction(
-            drawn_as[-1], originals, repeated(hole, ways - 1)
-        )
+        terms["L1_rim"] = losses.rim_reconstruction(filled[-1], originals, repeated(hole, ways - 1))
     if config.match > 0:
         terms["KL_match"] = kl(z_c, fitted.primitive(j).detach()).mean()
     if encoding.z_m is not None:
@@ -158,8 +156,8 @@ def generator_pass(
         known_taps = look(moved) if look else None
         known_features = judge.seen(moved, known_taps)
         real = judge(moved, holes[:batch], known_features)
-    seen_by_look = judged if known_features else parted(judged, batch)[0]
-    made_taps = look(seen_by_look) if look and same else None
+    of_rebuilt, of_filled = parted(judged, batch)
+    made_taps = look(judged if known_features else of_rebuilt) if look and same else None
     features_made = judge.seen(judged, made_taps)
     made = judge(judged, holes, features_made)
     parts = [
@@ -192,11 +190,7 @@ def generator_pass(
             weights["LPIPS"] = config.perceptual
         if config.drawn > 0:
             seen_all = made_taps if known_features else None  # else of reconstructions alone
-            rest = (
-                [parted(tap, batch)[1] for tap in seen_all]
-                if seen_all
-                else look(parted(judged, batch)[1])
-            )
+            rest = [parted(tap, batch)[1] for tap in seen_all] if seen_all else look(of_filled)
             wanted = [repeated(t, ways - 1) for t in known_taps]
             terms["LPIPS_drawn"] = lpips.between(rest, wanted).mean()
             weights["LPIPS_drawn"] = config.drawn
