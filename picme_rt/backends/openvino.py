@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from picme_rt import choices
-from picme_rt.backends import meeting, openvino_int8, openvino_norms
+from picme_rt.backends import meeting, openvino_int8, openvino_norms, openvino_rounding
 from picme_rt.backends.graphs import Checked, Graphs
 from picme_rt.backends.host import Arrays, Runner, narrowed
 from picme_rt.backends.host_backend import HostBackend
@@ -115,6 +115,7 @@ def _compiled(
         taken = {port.any_name for port in model.inputs}  # it drops what no operator takes
         model.reshape({name: shape for name, shape in shapes.items() if name in taken})
         openvino_norms.decompose(model)
+        openvino_rounding.fuse(model)
         exact = not openvino_int8.is_quantised(model) or not openvino_int8.saturates()
         compiled = core.compile_model(
             model,

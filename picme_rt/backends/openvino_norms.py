@@ -30,10 +30,12 @@ def decompose(model: "openvino.Model") -> None:
         x = norm.input_value(0)
         mean = ops.reduce_mean(x, _SIDES, keep_dims=True)
         # as a square of the difference above it would be taken for an MVN again
-        variance = ops.reduce_mean(ops.squared_difference(x, mean), _SIDES, keep_dims=True)
+        variance = ops.reduce_mean(ops.squared_difference(x, mean), _SIDES)
         epsilon = np.float32(norm.get_attributes()["eps"])
+        # (B, C): of another shape than x, it is not fused with what follows, once for each pixel
         inverse = ops.power(ops.add(variance, epsilon), np.float32(-0.5))
-        normed = ops.multiply(ops.subtract(x, mean), inverse)
+        scale = ops.unsqueeze(inverse, np.array(_SIDES))
+        normed = ops.multiply(ops.subtract(x, mean), scale)
         for taker in norm.output(0).get_target_inputs():
             taker.replace_source_output(normed.output(0))
 
