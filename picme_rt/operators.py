@@ -55,6 +55,15 @@ def _softmax(call: Call) -> Results:
     return Results([Value("float32", x.shape)])
 
 
+def _row_maxima(call: Call) -> Results:
+    """ReduceMax: the largest of each row, as a row of one."""
+    x, axes = call.inputs("float32", "int64")
+    call.default(noop_with_empty_axes=0, keepdims=1)
+    if axes.shape != (1,) or values.known(axes) != (-1,) or not x.shape:
+        raise EngineError(f"it must be along the last axis, got {values.known(axes)} of {x.shape}")
+    return Results([Value("float32", (*x.shape[:-1], 1))])
+
+
 def _clip(call: Call) -> Results:
     x, low, high = call.inputs("float32", "float32", "float32")
     for bound in (low, high):
@@ -234,6 +243,7 @@ RULES: dict[str, Callable[[Call], Results]] = {
     "Mul": _of_floats_or_box(layout.multiple_of_ends),
     "Pad": _pad,
     "QuantizeLinear": int8.quantize,
+    "ReduceMax": _row_maxima,
     "Reshape": layout.reshape,
     "Resize": _resize,
     "Shape": layout.shape,

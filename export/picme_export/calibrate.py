@@ -1,7 +1,7 @@
 """What int8 costs on real pictures: the range of each value, and which layers are worth it."""
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +11,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from picme_export import quantise
+from picme_export import attention_rows, joined_sums, quantise
 from picme_export.quantise import Layer
+from picme_export.rewrites.graph import Graph
 from picme_rt import backends, choices, composite, framing, kernels, pipeline, tensors, windows
 from picme_rt.encoded import Mixture
 from picme_rt.engine import Engine
@@ -89,6 +90,30 @@ def largest(model: onnx.ModelProto, feeds: Feeds, names: Collection[str]) -> dic
         for name in names:
             top[name] = max(top[name], float(np.abs(values[name]).max()))
     return {name: found or 1.0 for name, found in top.items()}
+
+
+def prepare(
+    model: onnx.ModelProto, find: Callable[[Collection[str]], dict[str, float]]
+) -> dict[str, float]:
+    """Brings a decoder, in place, to the form that int8 is made of: attention_rows, joined_sums.
+
+    Args:
+        model: A decoder in float32.
+        find: The `largest` magnitudes of some values of it.
+
+    Returns:
+        Those of every value of `quantise.activations`.
+    """
+    _rewrite(model, attention_rows.rewrite)
+    top = find(quantise.activations(quantise.layers(model)))
+    _rewrite(model, lambda graph: joined_sums.rewrite(graph, top))
+    return {name: top[name] for name in quantise.activations(quantise.layers(model))}
+
+
+def _rewrite(model: onnx.ModelProto, one: Callable[[Graph], int]) -> None:
+    graph = Graph(model)
+    if one(graph):
+        graph.finish()
 
 
 class Tried(NamedTuple):

@@ -15,7 +15,7 @@ from typing import NamedTuple, get_args
 import onnx
 import torch
 
-from picme_export import device_decoder, export, half_weights, plan_builder, quantise
+from picme_export import calibrate, device_decoder, export, half_weights, plan_builder, quantise
 from picme_rt import engine as engines
 from picme_rt import plans
 from picme_rt.backends import tensorrt_library
@@ -42,11 +42,11 @@ class Row(NamedTuple):
 
 
 def int8_decoder(engine: Engine) -> onnx.ModelProto:
-    """A decoder for plans, all convolutions in int8 with made-up ranges: to be built, not run."""
+    """A decoder for plans, every layer in int8 with made-up ranges: to be built, not run."""
     model = half_weights.widened(engine.read(engine.variants["fp32"]["decoder"]))
-    every = quantise.layers(model)
-    ranges = dict.fromkeys(quantise.activations(every), 4.0)
-    return device_decoder.rewrite(quantise.quantise(model, every, ranges), engine.tables.decoder)
+    ranges = calibrate.prepare(model, lambda names: dict.fromkeys(names, 4.0))
+    done = quantise.quantise(model, quantise.layers(model), ranges)
+    return device_decoder.rewrite(done, engine.tables.decoder)
 
 
 def rows(library: Library, engine: Engine, name: str, gpu: str) -> Iterator[Row]:

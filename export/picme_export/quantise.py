@@ -1,4 +1,4 @@
-"""int8: convolutions between QuantizeLinear and DequantizeLinear, as backends fuse them.
+"""int8: convolutions, and products of an attention, between QuantizeLinear and DequantizeLinear.
 
 Activations are symmetric (zero point 0, one scale), weights have one scale an output channel and
 lie in the file as int8; biases and everything between the convolutions stay float32, what they give
@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from picme_export import early_rounding
+from picme_export import attention_rows, early_rounding
 from picme_export.rewrites.graph import infer_shapes
 
 LEVELS = 127
@@ -25,34 +25,41 @@ _ZERO = "int8_zero"
 
 
 class Layer(NamedTuple):
-    """A convolution that could be computed in int8: its node, its input and its output."""
+    """What could be computed in int8: its node, the values that it takes, and its output."""
 
     name: str
     operator: str
-    takes: str
+    takes: tuple[str, ...]
     gives: str
 
 
 def layers(model: onnx.ModelProto) -> list[Layer]:
-    """Every convolution that could be, in the order of the graph.
+    """Every convolution and product that could be, in the order of the graph.
 
-    Its weights lie in the file, and nobody reshapes what it gives: those are the queries of an
-    attention, whose softmax magnifies differences, and ONNX Runtime 1.31 fails on int8 there.
+    A convolution's weights lie in the file, and nobody reshapes what it gives: those are the
+    queries of an attention, whose softmax magnifies differences, and ONNX Runtime 1.31 fails on
+    int8 there. A product is one with the rows of attention_rows.py.
     """
     stored = {weight.name for weight in model.graph.initializer}
     reshaped = {node.input[0] for node in model.graph.node if node.op_type in _RESHAPES}
+    products = attention_rows.products(model.graph)
+
+    def takes(node: onnx.NodeProto) -> tuple[str, ...]:
+        if node.name in products:
+            return tuple(node.input)
+        able = node.op_type in _OUTPUT_CHANNELS and node.input[1] in stored
+        return (node.input[0],) if able and node.output[0] not in reshaped else ()
+
     return [
-        Layer(node.name, node.op_type, node.input[0], node.output[0])
+        Layer(node.name, node.op_type, values, node.output[0])
         for node in model.graph.node
-        if node.op_type in _OUTPUT_CHANNELS
-        and node.input[1] in stored
-        and node.output[0] not in reshaped
+        if (values := takes(node))
     ]
 
 
 def activations(chosen: Collection[Layer]) -> list[str]:
     """The values that are quantised with these layers, their inputs, each once."""
-    return list(dict.fromkeys(one.takes for one in chosen))
+    return list(dict.fromkeys(name for one in chosen for name in one.takes))
 
 
 def quantise(
@@ -69,7 +76,7 @@ def quantise(
         ranges: Largest magnitude that is kept of each value of `activations`, over 0.
     """
     names = activations(chosen)
-    of_layers = {one.name for one in chosen}
+    of_layers = {one.name: one for one in chosen}
     done, stored = onnx.ModelProto(), {weight.name: weight for weight in model.graph.initializer}
     done.CopyFrom(model)
     nodes: list[onnx.NodeProto] = []
@@ -89,8 +96,10 @@ def quantise(
 
     round_values(value.name for value in done.graph.input)
     for node in done.graph.node:
-        if node.name in of_layers:
-            node.input[0] = f"{node.input[0]}_rounded"
+        if (layer := of_layers.get(node.name)) is not None:
+            for place, name in enumerate(layer.takes):
+                node.input[place] = f"{name}_rounded"
+        if layer is not None and node.op_type in _OUTPUT_CHANNELS:
             axis = _OUTPUT_CHANNELS[node.op_type]
             int8, scales, back = (f"{node.name}_{what}" for what in ("int8", "scales", "weights"))
             numbers, steps = weights(numpy_helper.to_array(stored[node.input[1]]), axis)
@@ -133,8 +142,11 @@ def multiplications(
     """
     stored = {weight.name: math.prod(weight.dims) for weight in model.graph.initializer}
     sizes = {node.name: stored.get(node.input[1], 0) for node in model.graph.node if node.input[1:]}
-    return {
-        one.name: sizes[one.name]
-        * math.prod(shapes[one.gives if one.operator == "Conv" else one.takes][2:])
-        for one in layers(model)
-    }
+
+    def of(one: Layer) -> int:
+        taken, given = shapes[one.takes[0]], shapes[one.gives]
+        if one.operator == "MatMul":
+            return math.prod(given[1:]) * taken[-1]
+        return sizes[one.name] * math.prod((given if one.operator == "Conv" else taken)[2:])
+
+    return {one.name: of(one) for one in layers(model)}

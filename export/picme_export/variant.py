@@ -1,6 +1,7 @@
 """A lower precision for an engine: calibrated on pictures, measured on others, in its manifest."""
 
 import dataclasses
+import functools
 import hashlib
 import shutil
 from pathlib import Path
@@ -79,12 +80,11 @@ def add(root: Path, given: Calibration) -> None:
 def _int8(engine: engines.Engine, pictures: list[tuple[Image, Hole]]) -> engines.Engine:
     """Writes int8/decoder.onnx; the encoder is that of fp32, so that the latents are the same."""
     roles, table = engine.variants["fp32"], engine.tables.decoder
-    content = engine.read(roles["decoder"])
-    cost, model = graph_shapes.check(content, table, engine.crops), half_weights.widened(content)
-    macs = quantise.multiplications(model, cost.shapes)
+    model = half_weights.widened(engine.read(roles["decoder"]))
     feeds = calibrate.decoder_feeds(engine, pictures)
-    names = quantise.activations(quantise.layers(model))
-    top = calibrate.largest(model, feeds, names)
+    top = calibrate.prepare(model, functools.partial(calibrate.largest, model, feeds))
+    cost = graph_shapes.check(model.SerializeToString(), table, engine.crops)
+    macs = quantise.multiplications(model, cost.shapes)
     tried = calibrate.alone(model, table, feeds[:_ALONE], top)
     chosen = calibrate.choose(tried, macs, budget=_BUDGET)
     if not chosen:

@@ -169,6 +169,10 @@ def _split(node: Node, how: How) -> Run:
     return lambda x: x.chunk(count, axis)
 
 
+def _row_maxima(node: Node, how: How) -> Run:
+    return lambda x, axes: x.amax(-1, keepdim=True)
+
+
 def _transpose(node: Node, how: How) -> Run:
     order = _row(node, "perm", ())
     return lambda x: x.permute(order)
@@ -332,6 +336,7 @@ MAKERS: dict[str, Callable[[Node, How], Run]] = {
     "Mul": _of_tensors_or_box(torch.mul, np.multiply),
     "Pad": _pad,
     "QuantizeLinear": _quantize,
+    "ReduceMax": _row_maxima,
     "Reshape": _reshape,
     "Resize": _resize,
     "Shape": _shape,
