@@ -2,155 +2,15 @@
 
 The straightforward one runs in float32 and torch's plain memory layout, encodes I_m and I_c apart,
 decodes each z_c by its own call, and shows D each batch of pictures by its own. The other one runs
-in bf16 where the CPU computes in it. Each case runs once as a test, and the losses of both are
-compared; `make bench` times them.
+in bf16 where the CPU computes in it. The losses of both are compared; `make bench` times them.
 """
 
-from pathlib import Path
-
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import Tensor
-from torch.nn import functional as F
+from training_steps import Own, batch, precision, straightforward, trainer_of
 
-from picme_training import config, losses, seeds
-from picme_training.algorithm import Noise, shifted
-from picme_training.blocks import Attention, ResidualDown, ResidualUp
-from picme_training.device import emulates_bf16
-from picme_training.discriminator import SelfAttention
-from picme_training.gaussians import kl, kl_to_standard
-from picme_training.instance_norm import LeakyNorm
-from picme_training.loop import Trainer, average
-from picme_training.perceptual import Lpips
-
-CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 RUNS = ["picme64", "cats64", "cats128"]
-FUSED = (Attention, LeakyNorm, ResidualDown, ResidualUp, SelfAttention)
-"""Out of training these are what is read in the paper, one operation after the other."""
-BATCH = 16  # timed; as a test a few pictures do
-
-
-def pictures(benchmark: BenchmarkFixture) -> int:
-    return BATCH if benchmark.enabled else 3
-
-
-def trainer_of(name: str, precision: str) -> Trainer:
-    tables = config.load(CONFIGS / f"{name}.toml").to_dict()
-    tables["schedule"]["precision"] = precision
-    run = config.from_dict(tables)
-    torch.manual_seed(0)
-    lpips = None
-    if (
-        run.loss.perceptual > 0 or run.network.judge_features
-    ):  # its weights take no part in the time
-        lpips = Lpips()
-        for lin in lpips.lins:
-            torch.nn.init.constant_(lin, 0.01)
-        lpips = lpips.eval().requires_grad_(False)
-    return Trainer(run, torch.device("cpu"), lpips)
-
-
-def batch(count: int, size: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    image = 2 * torch.rand(count, 3, size, size, generator=generator) - 1
-    hole = torch.zeros(count, 1, size, size)
-    hole[:, :, size // 4 : -size // 4, size // 4 : -size // 4] = 1
-    return image, hole
-
-
-def straightforward(trainer: Trainer, image: Tensor, hole: Tensor) -> dict[str, Tensor]:
-    """Algorithm 1, line by line; the unweighted losses by name."""
-    model, judge, run = trainer.model, trainer.judge, trainer.config
-    for module in (*model.modules(), *judge.modules()):
-        module.training = not isinstance(module, FUSED)
-    weights = run.loss
-    generator = torch.Generator().manual_seed(seeds.word(run.schedule.seed, trainer.step))
-    noise = Noise.draw(len(image), model.latent_dim, generator)
-    judge.requires_grad_(False)
-
-    encoding = model.encoding(model.features(image, hole), hole)
-    z_c = model.posterior(model.features(image, 1 - hole))
-    fitted = model.latent.mixture(encoding.condition.detach())
-    each = losses.divergences(fitted, z_c.detach(), weights.direction)
-    j = losses.best_primitive(each)
-    mixture = model.latent.mixture(encoding.condition)
-    latents = []
-    if weights.decoded in ("best", "both"):
-        latents.append(mixture.primitive(j).sample(noise.best))
-    if weights.decoded in ("draw", "both"):
-        cumulative = mixture.log_alpha.detach().exp().cumsum(1)
-        drawn = (cumulative <= noise.choice[:, None] * cumulative[:, -1:]).sum(1)
-        latents.append(mixture.primitive(drawn).sample(noise.drawn))
-    assert encoding.z_m is not None
-    z_m = encoding.z_m.sample(noise.z_m)
-    rebuilt = model.decode(z_c.sample(noise.z_c), z_m, encoding.features, hole)
-    inferred = [model.decode(z, z_m, encoding.features, hole) for z in latents]
-
-    def judged(pictures: list[Tensor]) -> Tensor:
-        seen = pictures[-1]
-        if weights.composite:
-            seen = hole * seen + (1 - hole) * image
-        return shifted(seen, noise, weights)
-
-    moved, holes = shifted(image, noise, weights), shifted(hole, noise, weights)
-    known = [losses.known_reconstruction(one, image, 1 - hole) for one in inferred]
-    real = [scores.detach() for scores in judge(moved, holes)]
-    shares = [
-        F.adaptive_avg_pool2d(holes, scores.shape[-1]) if weights.hole_scores else None
-        for scores in real
-    ]
-    l_a = []
-    for one in (rebuilt, *inferred):
-        targets = [torch.ones_like(s) for s in real] if one is rebuilt else real
-        errors = [
-            losses.scored((scores - target) ** 2, share)
-            for scores, target, share in zip(
-                judge(judged(one), holes), targets, shares, strict=True
-            )
-        ]
-        l_a.append(torch.stack(errors).mean())
-    terms = {
-        "L_F": losses.frequency(fitted.log_alpha, j),
-        "L_BM": losses.back_propagate_max(each, j, weights.losers),
-        "KL_c": kl_to_standard(z_c).mean(),
-        "KL_m": kl_to_standard(encoding.z_m).mean(),
-        "L1": losses.reconstruction(rebuilt, image),
-        "L1_known": torch.stack(known).mean(),
-        "L_A": l_a[0] + torch.stack(l_a[1:]).mean(),
-    }
-    factors = {
-        "L_F": weights.frequency,
-        "L_BM": weights.gmm,
-        "KL_c": weights.posterior,
-        "KL_m": weights.elbo,
-        "L_A": weights.adversarial,
-    }
-    if weights.match > 0:
-        terms["KL_match"] = kl(z_c, fitted.primitive(j).detach()).mean()
-        factors["KL_match"] = weights.match
-    if trainer.lpips is not None:
-        terms["LPIPS"] = trainer.lpips(shifted(rebuilt[-1], noise, weights), moved).mean()
-        factors["LPIPS"] = weights.perceptual
-    loss = torch.stack([factors.get(name, 1.0) * term for name, term in terms.items()]).sum()
-    descend(trainer, "generator", loss)
-
-    judge.requires_grad_(True)
-    made = [judge(judged(one).detach(), holes) for one in (rebuilt, *inferred)]
-    maps = zip(judge(moved, holes), zip(*made, strict=True), shares, strict=True)
-    l_d = torch.stack(
-        [losses.discriminator(real, torch.cat(each), share) for real, each, share in maps]
-    ).mean()
-    descend(trainer, "discriminator", l_d)
-    average(trainer.ema, model, min(run.schedule.ema, (1 + trainer.step) / (10 + trainer.step)))
-    trainer.step += 1
-    return {**{name: term.detach() for name, term in terms.items()}, "L_D": l_d.detach()}
-
-
-def descend(trainer: Trainer, name: str, loss: Tensor) -> None:
-    trainer.optimizers[name].zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
-    trainer.optimizers[name].step()
+BATCH, FEW = 16, 3  # pictures that are timed; as a test a few do
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -169,24 +29,18 @@ def test_both_compute_the_same_losses(run: str) -> None:
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.benchmark(group="training step")
 def test_a_step_as_it_is_trained(benchmark: BenchmarkFixture, run: str) -> None:
-    precision = "fp32" if emulates_bf16(torch.device("cpu")) else "bf16"
-    trainer = trainer_of(run, precision)
-    count = pictures(benchmark)
-    benchmark.extra_info["precision"] = precision
-    image, hole = batch(count, trainer.config.network.size)
-    benchmark.extra_info["pictures"] = count
-    terms = benchmark.pedantic(trainer.train_step, (image, hole), rounds=7, warmup_rounds=1)
-    assert all(torch.isfinite(value) for value in terms.values())
+    benchmark.extra_info["precision"] = precision()
+    time_steps(benchmark, "ours", run)
 
 
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.benchmark(group="training step")
 def test_a_step_of_the_straightforward_loop(benchmark: BenchmarkFixture, run: str) -> None:
-    trainer = trainer_of(run, "fp32")
-    for module in (trainer.model, trainer.judge):
-        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # in no stub of torch's
-    count = pictures(benchmark)
-    image, hole = batch(count, trainer.config.network.size)
+    time_steps(benchmark, "straightforward", run)
+
+
+def time_steps(benchmark: BenchmarkFixture, which: str, run: str) -> None:
+    count = BATCH if benchmark.enabled else FEW
     benchmark.extra_info["pictures"] = count
-    terms = benchmark.pedantic(straightforward, (trainer, image, hole), rounds=7, warmup_rounds=1)
-    assert all(torch.isfinite(value) for value in terms.values())
+    with Own(which, run, count) as contestant:
+        benchmark.pedantic(contestant.step, rounds=7, warmup_rounds=1)

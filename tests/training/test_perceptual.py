@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -70,6 +72,16 @@ def test_the_distance_is_the_weighted_squared_difference_of_unit_features(lpips,
         weighted = F.conv2d((tap_a - tap_b) ** 2, lin)
         expected += weighted.mean().item()
     assert lpips(a, b).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_in_bfloat16_lengths_and_distances_are_those_of_float32(lpips, pictures):
+    low = copy.deepcopy(lpips).bfloat16()
+    taps = [tap.float() for tap in low.taps(pictures[:2].bfloat16())]
+    found = low(pictures[:2].bfloat16(), pictures[2:].bfloat16())
+    for tap in taps:
+        torch.testing.assert_close(tap.norm(dim=1), torch.ones_like(tap[:, 0]), atol=0.02, rtol=0)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, lpips(pictures[:2], pictures[2:]), rtol=0.05, atol=0)
 
 
 def test_the_taps_have_squeezenet_s_widths_and_sides(lpips, pictures):

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from picme_rt.windows import Crop
 from picme_training.cropping import Cropping, whole
+from picme_training.unshuffling import unshuffled
 
 WIDTHS = {8: 128, 16: 96, 32: 48}
 """Channels of the maps, by their side in pixels."""
@@ -133,7 +134,7 @@ class Encoder(nn.Module):
     def forward(
         self, x: Tensor, smooth: Tensor | None = None, near: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        f32 = self.block32(self.enter(F.pixel_unshuffle(x, self.unshuffle)))
+        f32 = self.block32(self.enter(unshuffled(x, self.unshuffle)))
         f16 = self.block16(self.down16(F.leaky_relu(f32, SLOPE)))
         f8 = self.block8(self.down8(F.leaky_relu(f16, SLOPE)))
         if self.detail is None:
@@ -143,7 +144,7 @@ class Encoder(nn.Module):
             x = torch.cat([x, smooth, near], dim=1)
             filled = near * smooth, 1 - near
         # One filter for all places of 64x64: a filter for each of four would print its grid
-        detail = self.detail(F.pixel_unshuffle(x, self.unshuffle // 2))
+        detail = self.detail(unshuffled(x, self.unshuffle // 2))
         if self.block64 is not None:
             detail = self.block64(detail)
         return *filled, detail, f32, f16, f8

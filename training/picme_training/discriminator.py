@@ -17,6 +17,7 @@ from picme_training.blocks import SLOPE, ResidualDown, conv
 from picme_training.config import NetworkConfig
 from picme_training.networks import COARSE
 from picme_training.perceptual import TAPS, Lpips
+from picme_training.unshuffling import unshuffled
 
 HEADS = {4: 128, 7: 256, 12: 512}
 """Layers of SqueezeNet whose features are judged, at 1/4, 1/8 and 1/16 of the side: channels."""
@@ -109,21 +110,13 @@ class CompactDiscriminator(nn.Module):
         self, image: Tensor, hole: Tensor, seen: list[Tensor] | None = None
     ) -> list[Tensor]:
         x = torch.cat([image, hole], dim=1) if self.hole else image
-        x = _unshuffled(x, self.unshuffle)
+        x = unshuffled(x, self.unshuffle)
         for strided in self.layers:
             x = F.leaky_relu(strided(x), 0.2, inplace=True)
         scores = [self.score(x)]
         seen = self.seen(image) if seen is None else seen
         scores += [head(tap) for head, tap in zip(self.heads, seen, strict=True)]
         return [one.float() for one in scores]
-
-
-def _unshuffled(x: Tensor, factor: int) -> Tensor:
-    """`F.pixel_unshuffle`, written channels last at once, as the convolution after it reads."""
-    count, channels, height, width = x.shape
-    rows, columns = height // factor, width // factor
-    cells = x.reshape(count, channels, rows, factor, columns, factor).permute(0, 2, 4, 1, 3, 5)
-    return cells.reshape(count, rows, columns, -1).permute(0, 3, 1, 2)
 
 
 Discriminator = PicDiscriminator | CompactDiscriminator

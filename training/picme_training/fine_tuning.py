@@ -17,6 +17,7 @@ from picme_training import (
     data,
     diverging,
     engine_weights,
+    memory,
     perceptual,
     pictures,
     stopping,
@@ -76,6 +77,7 @@ def run(
         The exit code: 0, 1 for an error, 130 where the process was told to end (`stopping`) and the
         steps until then are kept.
     """
+    memory.keep()
     try:
         begun = _begun(given)
         steps = steps_of(begun, given)

@@ -22,9 +22,12 @@ _FIRE |= {9: (256, 48, 192), 10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 6
 TAPS = (1, 4, 7, 9, 10, 11, 12)
 
 
-def _exact(x: Tensor) -> torch.dtype:
-    """What sums of many such numbers are taken in."""
-    return torch.promote_types(x.dtype, torch.float32)
+def _lengths(x: Tensor) -> Tensor:
+    """|x| over channels, (B, 1, h, w), in float32 at least."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    if x.is_cpu and x.dtype == torch.bfloat16:  # of which the norm would make a copy in float32
+        return (x * x).sum(1, keepdim=True).to(exact).sqrt()
+    return torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=exact)
 
 
 class _Unit(torch.autograd.Function):
@@ -32,8 +35,7 @@ class _Unit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=_exact(x))
-        inverse = (1 / length.clamp_min(1e-10)).to(x.dtype)
+        inverse = (1 / _lengths(x).clamp_min(1e-10)).to(x.dtype)
         unit = x * inverse
         ctx.save_for_backward(unit, inverse)
         return unit
@@ -52,9 +54,7 @@ class _Distance(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, root: Tensor) -> Tensor:
         error = (a - b).mul_(root)
         ctx.save_for_backward(error, root)
-        places = error.shape[2] * error.shape[3]
-        length: Tensor = torch.linalg.vector_norm(error, dim=(1, 2, 3), dtype=_exact(error))
-        return length**2 / places
+        return _lengths(error).square().mean((1, 2, 3))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:

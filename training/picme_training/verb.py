@@ -58,8 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Trains, and prints the last checkpoint's directory."""
-    from picme_training import distributed, loop
+    from picme_training import distributed, loop, memory
 
+    memory.keep()
     with distributed.joined(arguments.device, arguments.out) as device:
         with distributed.agreed():
             given = _read(arguments)
