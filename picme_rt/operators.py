@@ -60,7 +60,7 @@ def _row_maxima(call: Call) -> Results:
     x, axes = call.inputs("float32", "int64")
     call.default(noop_with_empty_axes=0, keepdims=1)
     if axes.shape != (1,) or values.known(axes) != (-1,) or not x.shape:
-        raise EngineError(f"it must be along the last axis, got {values.known(axes)} of {x.shape}")
+        raise EngineError(f"its axes must be (-1,), the last, got {values.known(axes)}")
     return Results([Value("float32", (*x.shape[:-1], 1))])
 
 

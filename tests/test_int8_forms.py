@@ -23,11 +23,11 @@ from picme_rt.backends import openvino_int8
 PLACES, WIDE = 40, 6
 
 
-def attention(perm=(0, 2, 1), more=()):
+def attention(perm=(0, 2, 1), axis=-1, more=()):
     """Two maps that are gathered with the weights of one attention, their product."""
     return model_of(
         [
-            ("Softmax", ["scores"], "weights", {"axis": -1}),
+            ("Softmax", ["scores"], "weights", {"axis": axis}),
             ("Transpose", ["weights"], "turned", {"perm": list(perm)}),
             ("MatMul", ["one", "turned"], "of_one", {}),
             ("MatMul", ["other", "turned"], "of_other", {}),
@@ -53,6 +53,11 @@ def test_weights_that_something_else_takes_stay_as_they_are():
     model = attention()
     assert attention_rows.products(model.graph) == set()
     assert quantise.layers(model) == []
+
+
+@pytest.mark.parametrize("other", [{"perm": (0, 1, 2)}, {"axis": 1}])
+def test_another_turn_and_weights_of_columns_are_left(other):
+    assert attention_rows.rewrite(Graph(attention(**other))) == 0
 
 
 def test_a_flat_row_beside_a_sharp_one_keeps_its_weights_in_int8():
@@ -152,6 +157,18 @@ def test_a_sum_of_three_with_two_biases_becomes_one_convolution():
     largest = {"wide": 1.0, "thin": 3.0, "third": 1.0}
     kinds = rewritten(functools.partial(joined_sums.rewrite, largest=largest), plain(), 1)
     assert kinds == {"Mul": 1, "Concat": 1, "Conv": 1}
+
+
+def test_convolutions_of_groups_are_left_apart():
+    about = {"kernel_shape": [1, 1], "group": 2}
+    nodes = [
+        ("Conv", ["wide", "v"], "a", about),
+        ("Conv", ["thin", "w"], "b", about),
+        ("Add", ["a", "b"], "out", {}),
+    ]
+    given = {"wide": (4, 8, 8), "thin": (4, 8, 8)}
+    model = model_of(nodes, given, {"v": (4, 2, 1, 1), "w": (4, 2, 1, 1)})
+    assert joined_sums.rewrite(Graph(model), {"wide": 1.0, "thin": 1.0}) == 0
 
 
 def test_padded_maps_are_left_apart():

@@ -22,19 +22,21 @@ def rewrite(graph: Graph) -> int:
     done = 0
     for softmax in graph.nodes("Softmax"):
         turned = graph.only_taker(softmax.output[0])
+        if attributes_of(softmax).get("axis", -1) not in (-1, 2):
+            continue
         if turned is None or turned.op_type != "Transpose":
             continue
         if attributes_of(turned).get("perm") != [0, 2, 1]:
             continue
-        products = graph.takers(turned.output[0])
-        if not all(_is_product(node, turned.output[0]) for node in products):
+        takers = graph.takers(turned.output[0])
+        if not takers or not all(_is_product(node, turned.output[0]) for node in takers):
             continue
         axes = graph.keep(np.array([_ROWS], np.int64))
         largest = graph.put("ReduceMax", [softmax.output[0], axes], keepdims=1)
         scaled = graph.put("Div", [softmax.output[0], largest])
         weights = graph.put("Transpose", [scaled], perm=[0, 2, 1])
         back = graph.put("Transpose", [largest], perm=[0, 2, 1])
-        for node in products:
+        for node in takers:
             product = graph.put("MatMul", [node.input[0], weights])
             graph.give(node.output[0], graph.put("Mul", [product, back]))
         done += 1

@@ -64,15 +64,21 @@ def _is_within_a_sum(graph: Graph, add: onnx.NodeProto) -> bool:
 def _fit(graph: Graph, summed: Convolutions) -> bool:
     """Whether all are of one kind and take maps of one size, each another's, none padded."""
     taken = {conv.input[0] for conv in summed}
-    weights = [graph.weight(conv.input[1]) for conv in summed]
-    kinds = {str(attributes_of(conv)) + str(graph.shape(conv.input[1])[2:]) for conv in summed}
+    kinds = {str(attributes_of(conv)) + str(_kernel(graph, conv)) for conv in summed}
     return (
         len(taken) == len(summed)
-        and all(weight is not None for weight in weights)
         and len(kinds) == 1
+        and all(attributes_of(conv).get("group", 1) == 1 for conv in summed)
+        and all(graph.parameters(conv) is not None for conv in summed)
         and len({_place(graph, name) for name in taken}) == 1
         and not any(graph.maker(name, "Pad") for name in taken)
     )
+
+
+def _kernel(graph: Graph, conv: onnx.NodeProto) -> tuple[int, ...]:
+    """Output channels and sides of its weights."""
+    given, _, *sides = graph.shape(conv.input[1])
+    return given, *sides
 
 
 def _place(graph: Graph, name: str) -> tuple[object, ...]:
@@ -96,9 +102,9 @@ def _side_by_side(graph: Graph, taken: tuple[str, ...], scales: list[float]) -> 
 
 
 def _convolution(graph: Graph, x: str, summed: Convolutions, scales: list[float]) -> str:
-    found = [graph.parameters(conv) for conv in summed]
-    weights = [pair[0] * np.float32(c) for pair, c in zip(found, scales, strict=True) if pair]
-    biases = [pair[1] for pair in found if pair and pair[1] is not None]
+    found = [pair for pair in map(graph.parameters, summed) if pair is not None]  # `_fit`
+    weights = [pair[0] * np.float32(c) for pair, c in zip(found, scales, strict=True)]
+    biases = [bias for _, bias in found if bias is not None]
     inputs = [x, graph.keep(np.concatenate(weights, axis=1))]
     if biases:
         inputs.append(graph.keep(np.array(sum(biases), np.float32)))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _LEAST, _MOST = -128, 127
 _MOVERS = ("Pad", "Slice", "Transpose")
-"""What gives values that it took, and the 0 of a Pad, which is a level."""
+"""What gives values that it took; a Pad of an engine reflects or repeats them."""
 
 
 def fuse(model: "openvino.Model") -> None:
@@ -29,7 +29,7 @@ def fuse(model: "openvino.Model") -> None:
         restored = _restored(levels)
         if restored is None:
             continue
-        ends = [np.float32(end) for end in _range(levels)]
+        ends = [np.float32(end) for end in _ends(levels)[:2]]
         once = ops.fake_quantize(levels.input_value(0), *ends, *ends, _MOST - _LEAST + 1)
         once.set_friendly_name(restored.get_friendly_name())
         _replace(restored, once.output(0))
@@ -40,7 +40,8 @@ def fuse(model: "openvino.Model") -> None:
             moved = moved.input_value(0).get_node()
         if moved is source or moved.get_type_name() != "FakeQuantize":
             continue
-        if _range(moved) == _range(again):
+        all_ends = _ends(again)  # where it begins no pair that was fused, it gives levels
+        if None not in all_ends and all_ends == _ends(moved):
             _replace(again, again.input_value(0))
 
 
@@ -57,13 +58,14 @@ def _restored(levels: "openvino.Node") -> "openvino.Node | None":
             return None
         node = takers[0].get_node()
     scale = _number(node.input_value(1))
-    if scale is None or _range(levels) != (_LEAST * scale, _MOST * scale):
+    if scale is None or _ends(levels)[:2] != (_LEAST * scale, _MOST * scale):
         return None
     return node
 
 
-def _range(levels: "openvino.Node") -> tuple[np.float32 | None, ...]:
-    return tuple(_number(levels.input_value(i)) for i in (1, 2))
+def _ends(rounding: "openvino.Node") -> tuple[np.float32 | None, ...]:
+    """Least and most of what is taken, and of what is given."""
+    return tuple(_number(rounding.input_value(i)) for i in (1, 2, 3, 4))
 
 
 def _number(value: "openvino.Output") -> np.float32 | None:

@@ -190,7 +190,9 @@ class Own:
 
     def _answer(self) -> None:
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "done\n"
+        if (got := self._process.stdout.readline()) != "done\n":
+            code = self._process.wait()
+            raise RuntimeError(f"{self._process.args} must say done, got {got!r} and ended {code}")
 
 
 def main(which: str, run: str, count: int) -> None:

@@ -16,10 +16,12 @@ def picture(kind=torch.float32, layout=torch.contiguous_format, sides=(8, 24)):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    ("factor", "sides"), [(1, (8, 24)), (2, (8, 24)), (4, (8, 24)), (8, (8, 24)), (4, (4, 4))]
+)
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_it_is_torch_s_to_the_bit_both_ways(kind, factor, layout):
-    ours, theirs = picture(kind, layout), picture(kind, layout)
+def test_it_is_torch_s_to_the_bit_both_ways(kind, factor, sides, layout):
+    ours, theirs = picture(kind, layout, sides), picture(kind, layout, sides)
     got, want = unshuffled(ours, factor), F.pixel_unshuffle(theirs, factor)
     assert torch.equal(got, want)
     weight = torch.randn(want.shape, generator=torch.Generator().manual_seed(1)).to(kind)
@@ -28,8 +30,9 @@ def test_it_is_torch_s_to_the_bit_both_ways(kind, factor, layout):
     assert torch.equal(ours.grad, theirs.grad)
 
 
-def test_channels_are_last_where_words_hold_a_run():
-    assert unshuffled(picture(), 4).is_contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_channels_are_last(kind):
+    assert unshuffled(picture(kind), 4).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_second_derivatives_go_through():
@@ -42,6 +45,11 @@ def test_in_mixed_precision_it_is_rounded_before():
         got = unshuffled(picture(), 4)
     assert got.dtype == torch.bfloat16
     assert torch.equal(got, F.pixel_unshuffle(picture().bfloat16(), 4))
+
+
+def test_float64_stays_float64_in_mixed_precision():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert unshuffled(picture(torch.float64), 4).dtype == torch.float64
 
 
 def test_a_slice_of_a_batch_is_read_in_place():

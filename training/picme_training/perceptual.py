@@ -23,7 +23,7 @@ TAPS = (1, 4, 7, 9, 10, 11, 12)
 
 
 def _lengths(x: Tensor) -> Tensor:
-    """|x| over channels, (B, 1, h, w), in float32 at least."""
+    """|x| over channels, (B, 1, h, w), as float32 at least; of bfloat16 on a CPU to 0.2 %."""
     exact = torch.promote_types(x.dtype, torch.float32)
     if x.is_cpu and x.dtype == torch.bfloat16:  # of which the norm would make a copy in float32
         return (x * x).sum(1, keepdim=True).to(exact).sqrt()

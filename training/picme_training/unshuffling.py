@@ -1,4 +1,4 @@
-"""`F.pixel_unshuffle` on a CPU, channels last at once and a run of pixels at a time.
+"""`F.pixel_unshuffle`, channels last at once, and on a CPU a run of pixels at a time.
 
 torch moves one number after the other; r neighbours of a row stay neighbours, and as one word of
 r numbers they move several times as fast. In mixed precision they are rounded before, not after.
@@ -16,13 +16,16 @@ _WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128} 
 
 def unshuffled(x: Tensor, factor: int) -> Tensor:
     """(B, C, r h, r w) as (B, C r^2, h, w), as a convolution after it takes it."""
-    if not x.is_cpu or torch.compiler.is_compiling():  # an export is one
+    if torch.compiler.is_exporting():
         return F.pixel_unshuffle(x, factor)
-    if torch.is_autocast_enabled("cpu"):
+    if x.is_cpu and x.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
         x = x.to(torch.get_autocast_dtype("cpu"))
-    if factor * x.element_size() not in _WORDS:
-        return F.pixel_unshuffle(x, factor)
-    return _gathered(x, factor)
+    if x.is_cpu and not torch.compiler.is_compiling() and factor * x.element_size() in _WORDS:
+        return _gathered(x, factor)
+    count, channels, height, width = x.shape
+    rows, columns = height // factor, width // factor
+    cells = x.reshape(count, channels, rows, factor, columns, factor).permute(0, 2, 4, 1, 3, 5)
+    return cells.reshape(count, rows, columns, -1).permute(0, 3, 1, 2)
 
 
 class _Gathered(torch.autograd.Function):
@@ -33,9 +36,10 @@ class _Gathered(torch.autograd.Function):
         ctx.factor = factor
         count, channels, height, width = x.shape
         h, w = height // factor, width // factor
-        words = x.contiguous().view(_WORDS[factor * x.element_size()])
+        words = x.contiguous().flatten().view(_WORDS[factor * x.element_size()])
         cells = words.view(count, channels, h, factor, w).permute(0, 2, 4, 1, 3).contiguous()
-        return cells.view(count, h, w, channels * factor).view(x.dtype).permute(0, 3, 1, 2)
+        last = cells.flatten().view(x.dtype).view(count, h, w, channels * factor**2)
+        return last.permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
@@ -50,9 +54,10 @@ class _Scattered(torch.autograd.Function):
         ctx.factor = factor
         count, wide, h, w = x.shape
         channels = wide // factor**2
-        last = x.permute(0, 2, 3, 1).contiguous().view(_WORDS[factor * x.element_size()])
-        cells = last.view(count, h, w, channels, factor).permute(0, 3, 1, 4, 2).contiguous()
-        return cells.view(count, channels, h * factor, w).view(x.dtype)
+        last = x.permute(0, 2, 3, 1).contiguous().flatten()
+        words = last.view(_WORDS[factor * x.element_size()])
+        cells = words.view(count, h, w, channels, factor).permute(0, 3, 1, 4, 2).contiguous()
+        return cells.flatten().view(x.dtype).view(count, channels, h * factor, w * factor)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
