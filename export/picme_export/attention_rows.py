@@ -21,15 +21,8 @@ def rewrite(graph: Graph) -> int:
     """
     done = 0
     for softmax in graph.nodes("Softmax"):
-        turned = graph.only_taker(softmax.output[0])
-        if attributes_of(softmax).get("axis", -1) not in (-1, 2):
-            continue
-        if turned is None or turned.op_type != "Transpose":
-            continue
-        if attributes_of(turned).get("perm") != [0, 2, 1]:
-            continue
-        takers = graph.takers(turned.output[0])
-        if not takers or not all(_is_product(node, turned.output[0]) for node in takers):
+        takers = _products(graph, softmax)
+        if not takers:
             continue
         axes = graph.keep(np.array([_ROWS], np.int64))
         largest = graph.put("ReduceMax", [softmax.output[0], axes], keepdims=1)
@@ -60,5 +53,17 @@ def products(graph: onnx.GraphProto) -> set[str]:
     }
 
 
-def _is_product(node: onnx.NodeProto, weights: str) -> bool:
-    return node.op_type == "MatMul" and node.input[1] == weights != node.input[0]
+def _products(graph: Graph, softmax: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """What gathers with the rows of a softmax; none where anything else takes them."""
+    turned = graph.only_taker(softmax.output[0])
+    along = attributes_of(softmax).get("axis", -1)
+    if turned is None or turned.op_type != "Transpose" or along not in (-1, 2):
+        return []
+    if attributes_of(turned).get("perm") != [0, 2, 1]:
+        return []
+    (weights,) = turned.output
+    takers = graph.takers(weights)
+    gather = all(
+        node.op_type == "MatMul" and node.input[1] == weights != node.input[0] for node in takers
+    )
+    return takers if gather else []

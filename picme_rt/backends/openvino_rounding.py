@@ -23,6 +23,11 @@ def fuse(model: "openvino.Model") -> None:
     Then takes away those that round what is rounded already and was moved alone since: the file has
     both, of which ONNX Runtime needs the later (export's early_rounding.py).
     """
+    _fuse_pairs(model)
+    _drop_second(model)
+
+
+def _fuse_pairs(model: "openvino.Model") -> None:
     from openvino import opset13 as ops
 
     for levels in _rounding(model):
@@ -33,6 +38,9 @@ def fuse(model: "openvino.Model") -> None:
         once = ops.fake_quantize(levels.input_value(0), *ends, *ends, _MOST - _LEAST + 1)
         once.set_friendly_name(restored.get_friendly_name())
         _replace(restored, once.output(0))
+
+
+def _drop_second(model: "openvino.Model") -> None:
     for again in _rounding(model):
         source = again.input_value(0).get_node()
         moved = source
@@ -40,8 +48,8 @@ def fuse(model: "openvino.Model") -> None:
             moved = moved.input_value(0).get_node()
         if moved is source or moved.get_type_name() != "FakeQuantize":
             continue
-        all_ends = _ends(again)  # where it begins no pair that was fused, it gives levels
-        if None not in all_ends and all_ends == _ends(moved):
+        ends = _ends(again)  # those of what it gives too: levels, where its pair was not fused
+        if None not in ends and ends == _ends(moved):
             _replace(again, again.input_value(0))
 
 

@@ -7,7 +7,7 @@ in bf16 where the CPU computes in it. The losses of both are compared; `make ben
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from training_steps import Own, batch, precision, straightforward, trainer_of
+from training_steps import batch, precision, stepping, straightforward, trainer_of
 
 RUNS = ["picme64", "cats64", "cats128"]
 BATCH, FEW = 16, 3  # pictures that are timed; as a test a few do
@@ -42,5 +42,5 @@ def test_a_step_of_the_straightforward_loop(benchmark: BenchmarkFixture, run: st
 def time_steps(benchmark: BenchmarkFixture, which: str, run: str) -> None:
     count = BATCH if benchmark.enabled else FEW
     benchmark.extra_info["pictures"] = count
-    with Own(which, run, count) as contestant:
-        benchmark.pedantic(contestant.step, rounds=7, warmup_rounds=1)
+    with stepping(which, run, count) as step:
+        benchmark.pedantic(step, rounds=7, warmup_rounds=1)

@@ -6,10 +6,13 @@ makes one step for each line that comes in, and says so in a line. What a traini
 process, such as how memory is kept, is then no part of the other one.
 """
 
+import argparse
+import contextlib
+import functools
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -161,59 +164,56 @@ def descend(trainer: Trainer, name: str, loss: Tensor) -> None:
     trainer.optimizers[name].step()
 
 
-class Own:
-    """A contestant in a process of its own, ready for its first step."""
+@contextlib.contextmanager
+def stepping(which: str, run: str, count: int) -> Iterator[Callable[[], None]]:
+    """Makes a step a call, in a process of its own that is ready for the first."""
+    command = [sys.executable, __file__, which, run, str(count)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asked, answers = process.stdin, process.stdout
 
-    def __init__(self, which: str, run: str, count: int):
-        command = [sys.executable, __file__, which, run, str(count)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        self._answer()
+        def wait() -> None:
+            if (got := answers.readline()) != "done\n":
+                raise RuntimeError(f"{command} must say done, got {got!r}")
 
-    def __enter__(self) -> "Own":
-        return self
+        def step() -> None:
+            print(file=asked)
+            wait()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.communicate()
-
-    def step(self) -> None:
-        """Makes one step."""
-        assert self._process.stdin is not None
-        print(file=self._process.stdin)
-        self._answer()
-
-    def _answer(self) -> None:
-        assert self._process.stdout is not None
-        if (got := self._process.stdout.readline()) != "done\n":
-            code = self._process.wait()
-            raise RuntimeError(f"{self._process.args} must say done, got {got!r} and ended {code}")
+        wait()
+        yield step
 
 
-def main(which: str, run: str, count: int) -> None:
-    """Makes the steps that are asked for."""
+def stepper(which: str, run: str, count: int) -> Callable[[], dict[str, Tensor]]:
+    """What makes a step in this process: `ours` as it is trained, or `straightforward`."""
     if which == "ours":
         memory.keep()
         trainer = trainer_of(run, precision())
+        make = trainer.train_step
     else:
         for module in (compact, discriminator):
             module.unshuffled = F.pixel_unshuffle
         trainer = plain(run)
-    image, hole = batch(count, trainer.config.network.size)
+        make = functools.partial(straightforward, trainer)
+    return functools.partial(make, *batch(count, trainer.config.network.size))
+
+
+def main() -> None:
+    """Makes the steps that are asked for."""
+    parser = argparse.ArgumentParser(description="Makes a step of training for each line.")
+    parser.add_argument("which", choices=["ours", "straightforward"])
+    parser.add_argument("run")
+    parser.add_argument("pictures", type=int)
+    given = parser.parse_args()
+    step = stepper(given.which, given.run, given.pictures)
     print("done", flush=True)
     for _ in sys.stdin:
-        if which == "ours":
-            terms = trainer.train_step(image, hole)
-        else:
-            terms = straightforward(trainer, image, hole)
-        assert all(torch.isfinite(value) for value in terms.values())
+        assert all(torch.isfinite(value) for value in step().values())
         print("done", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main()
