@@ -81,6 +81,61 @@ def test_kid_takes_k_results_as_one_and_repeats():
     assert min(alone) < one[0] < max(alone)
 
 
+def test_the_gap_of_kid_is_the_mean_over_pairs_of_different_pictures():
+    """Against the sum as it is written, of pictures with one, two and three holes."""
+    owners = list("abbccc")
+    real, made, other = features(0, 6), features(1, 12).view(6, 2, 8), features(2, 6)[:, None]
+
+    def k(x, y):
+        return (float(x.double() @ y.double()) / 8 + 1) ** 3
+
+    def pair(one, two):
+        """Of KID without the originals' own term: of `other` less that of `made`."""
+        found = []
+        for rows in (made, other):
+            both = np.mean([k(x, y) for x in rows[one] for y in rows[two]])
+            cross = [k(real[a], y) for a, b in ((one, two), (two, one)) for y in rows[b]]
+            found.append(both - 2 * np.mean(cross))
+        return found[1] - found[0]
+
+    rows = {name: [i for i, owner in enumerate(owners) if owner == name] for name in "abc"}
+    pairs = {
+        one + two: np.mean([pair(i, j) for i in rows[one] for j in rows[two]])
+        for one, two in ("ab", "ac", "bc")
+    }
+    gap, error = distances.kernel_gap(real, made, other, owners)
+    assert gap == pytest.approx(np.mean(list(pairs.values())))
+    left = [pairs["bc"], pairs["ac"], pairs["ab"]]  # without a, b, c
+    assert error == pytest.approx(np.std(left) * 2**0.5)
+
+
+def test_the_gap_of_kid_has_the_sign_of_the_difference_and_none_to_itself():
+    owners = [str(i) for i in range(60)]
+    real, near, far = features(0), features(1)[:, None], features(2, shift=0.7)[:, None]
+    gap, error = distances.kernel_gap(real, near, far, owners)
+    assert gap > 3 * error > 0
+    assert distances.kernel_gap(real, far, near, owners) == pytest.approx((-gap, error))
+    assert distances.kernel_gap(real, near, near, owners) == (0, 0)
+
+
+def test_the_error_of_the_gap_is_how_far_it_goes_with_other_pictures():
+    owners = [str(i) for i in range(40)]
+    found = []
+    for seed in range(0, 600, 3):
+        real, made, other = (features(seed + i, 40, 0.2 * i) for i in range(3))
+        found.append(distances.kernel_gap(real, made[:, None], other[:, None], owners))
+    gaps, errors = np.transpose(found)
+    assert np.mean(errors) == pytest.approx(gaps.std(), rel=0.2)
+
+
+def test_the_gap_of_kid_of_many_rows_is_computed_in_parts(monkeypatch):
+    made, other = features(1, 120).view(40, 3, 8), features(2, 40)[:, None]
+    given = features(0, 40), made, other, [str(i // 2) for i in range(40)]
+    whole = distances.kernel_gap(*given)
+    monkeypatch.setattr(distances, "ROWS", 7)
+    assert distances.kernel_gap(*given) == pytest.approx(whole, rel=1e-9)
+
+
 def test_the_stand_in_space_has_a_length_and_a_name(stand_in, photographs):
     space = distances.SqueezeNetFeatures(stand_in)
     found = space(photographs[:3])

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -105,7 +104,7 @@ class Comparison(NamedTuple):
 
     Attributes:
         columns: By completer (`original`, `model` and the baselines), then by measure.
-        gaps: By baseline: its KID less the model's on the same subsets, mean and deviation.
+        gaps: By baseline: its KID less the model's over all pairs of pictures, and its error.
         scalars: What the primitives do.
         shares: Of each primitive.
         shown: The first pictures.
@@ -124,7 +123,6 @@ class _Column:
     def __init__(self) -> None:
         self.numbers: dict[str, list[float]] = {}
         self.places: list[Tensor] = []  # in the feature space, (k, D) a picture
-        self.kernels: NDArray[np.float64] | None = None  # KID of each subset
 
     def add(self, numbers: dict[str, float]) -> None:
         for name, value in numbers.items():
@@ -138,8 +136,8 @@ class _Column:
         count = made.shape[1]
         fids = [distances.frechet(real, made[:, i]) for i in range(count)]
         found["FID"] = _over_sets(fids)
-        self.kernels = distances.kernel(real, made, owners, seed)
-        found["KID"] = _over_subsets(self.kernels)
+        kernels = distances.kernel(real, made, owners, seed)
+        found["KID"] = Value(float(kernels.mean()), float(kernels.std()))
         if count > 1:
             pairs = [
                 distances.frechet(made[:, i], made[:, j]) for i in range(count) for j in range(i)
@@ -199,7 +197,7 @@ def compare(
         real = None if features is None else torch.cat(columns["original"].places)
         owners = [item.name for item in items]
         tables = {n: column.table(real, owners, options.seed) for n, column in columns.items()}
-    return Comparison(tables, _gaps(columns), study.scalars(), study.shares(), shown)
+    return Comparison(tables, _gaps(columns, real, owners), study.scalars(), study.shares(), shown)
 
 
 @contextlib.contextmanager
@@ -257,18 +255,17 @@ def relative(columns: dict[str, dict[str, Value]], name: str) -> dict[str, float
     return found
 
 
-def _gaps(columns: dict[str, _Column]) -> dict[str, Value]:
-    own, found = columns["model"].kernels, {}
-    for name in BASELINES:
-        if name in columns and own is not None:
-            other = columns[name].kernels
-            assert other is not None  # all columns are measured in the same space
-            found[name] = _over_subsets(other - own)
-    return found
-
-
-def _over_subsets(values: NDArray[np.float64]) -> Value:
-    return Value(float(values.mean()), float(values.std()))
+def _gaps(
+    columns: dict[str, _Column], real: Tensor | None, owners: Sequence[str]
+) -> dict[str, Value]:
+    if real is None:
+        return {}
+    made = {name: torch.stack(column.places) for name, column in columns.items()}
+    return {
+        name: Value(*distances.kernel_gap(real, made["model"], made[name], owners))
+        for name in BASELINES
+        if name in made
+    }
 
 
 def _over_sets(values: Iterable[float]) -> Value:

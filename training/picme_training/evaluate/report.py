@@ -93,7 +93,7 @@ def as_markdown(found: Comparison, about: dict[str, Any]) -> str:
             said = ", ".join(f"{ratio:.3f} of {other}'s" for other, ratio in ratios.items())
             lines += ["", f"{MEASURES[name].label}: {said}."]
     for name, gap in found.gaps.items():
-        lines += ["", f"KID of {name} less the model's on the same subsets: {_cell(gap)}."]
+        lines += ["", f"KID of {name} less the model's, over all pairs of pictures: {_cell(gap)}."]
     places = range(len(found.shares["alpha"]))
     lines += ["", _row(["primitive", *map(str, places)]), _rule(len(places))]
     for name, share in found.shares.items():
