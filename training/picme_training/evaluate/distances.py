@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from picme_training.perceptual import Lpips
 
 SUBSETS = 100  # of KID
-ROWS = 1024  # whose kernels are computed at once
+ROWS = 256  # whose kernels are computed at once
 SIDE = 224  # to which pictures are resized for SqueezeNet, as FID resizes them for Inception
 
 
@@ -109,16 +109,14 @@ def kernel_gap(
         other: (N, k', D), another's.
         owners: Which picture each row is of; at least 3 different ones.
     """
-    names = sorted(set(owners))
-    own = torch.tensor([[name == owner for owner in owners] for name in names]).double()
-    own /= own.sum(1, keepdim=True)  # a picture's holes weigh no more than one
-    sets = _Rows(real[:, None], own), _Rows(made, own), _Rows(other, own)
-    (real_made, real_other), (made_made, other_other) = (
-        [sets[0].kernel(one) for one in sets[1:]],
-        [one.kernel(one) for one in sets[1:]],
+    numbers = {name: number for number, name in enumerate(sorted(set(owners)))}
+    place, count = torch.tensor([numbers[owner] for owner in owners]), len(numbers)
+    originals, ours, theirs = (
+        _Rows(features, place, count) for features in (real[:, None], made, other)
     )
+    real_made, real_other = originals.kernel(ours), originals.kernel(theirs)
+    made_made, other_other = ours.kernel(ours), theirs.kernel(theirs)
     pairs = other_other - made_made - (real_other + real_other.T) + (real_made + real_made.T)
-    count = len(names)
     pairs.fill_diagonal_(0)  # an original and its own result share their known pixels
     gap = pairs.sum() / (count * (count - 1))
     without = (pairs.sum() - 2 * pairs.sum(1)) / ((count - 1) * (count - 2))
@@ -127,19 +125,22 @@ def kernel_gap(
 
 
 class _Rows:
-    """Features of several results and holes a picture, (N, k, D), and their share in each."""
+    """Features of several holes and results a picture, (N, k, D), each row with its picture."""
 
-    def __init__(self, features: Tensor, own: Tensor):
-        count = features.shape[1]
+    def __init__(self, features: Tensor, place: Tensor, pictures: int):
         self._rows = features.double().flatten(0, 1)
-        self._shares = own.repeat_interleave(count, 1) / count
+        self._place = place.repeat_interleave(features.shape[1])
+        self._counts = torch.bincount(self._place, minlength=pictures)
 
     def kernel(self, other: "_Rows") -> Tensor:
         """The mean of the kernel between the rows of one picture and of another, for all pairs."""
         from torchmetrics.image.kid import poly_kernel
 
-        total = torch.zeros(len(self._shares), len(other._shares), dtype=torch.float64)
-        parts = torch.split(self._rows, ROWS), torch.split(self._shares, ROWS, 1)
-        for rows, shares in zip(*parts, strict=True):
-            total += shares @ (poly_kernel(rows, other._rows) @ other._shares.T)
-        return total
+        pictures = len(self._counts)
+        total = torch.zeros(pictures, pictures, dtype=torch.float64)
+        parts = torch.split(self._rows, ROWS), torch.split(self._place, ROWS)
+        for rows, place in zip(*parts, strict=True):
+            sums = torch.zeros(len(rows), pictures, dtype=torch.float64)
+            sums.index_add_(1, other._place, poly_kernel(rows, other._rows))
+            total.index_add_(0, place, sums)
+        return total / (self._counts[:, None] * other._counts)
