@@ -223,7 +223,7 @@ def _open(path: Path) -> tuple[Pillow.Image, Pillow.Exif | None]:
             "Session.complete an array of its pixels"
         ) from exc
     except Exception as exc:  # of damaged bytes Pillow's decoders raise errors of any kind
-        raise InputError(f"{path} is no picture that can be read: {exc or repr(exc)}") from exc
+        raise InputError(f"{path} is no picture that can be read: {str(exc) or repr(exc)}") from exc
     if deep or images.is_deep(upright):
         raise InputError(
             f"{path} must have 8 bits a channel, got more (mode {upright.mode}); convert it, for "

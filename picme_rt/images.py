@@ -1,6 +1,6 @@
 """Pictures and masks as users have them, turned once into arrays that the runtime can trust."""
 
-from typing import Any, Protocol, TypeGuard
+from typing import Any, BinaryIO, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +24,8 @@ GREY = 127
 """A grey value of an antialiased mask over this is hole."""
 
 _ORIENTATION = 0x0112  # EXIF's tag
-_HEAD_BYTES = 1 << 16  # of a JPEG 2000 file: profiles and other boxes come first
+_BITS_PER_SAMPLE = 258  # TIFF's tag
+_HEAD_BYTES = 1 << 20  # of an AVIF file: what describes its pictures comes first
 _FROM_FLOATS = "(img * 255).round().astype('uint8') for values in 0..1"
 _FROM_INTEGERS = (
     "np.uint8(img) for values in 0..255, (img / 257).round().astype('uint8') for values in 0..65535"
@@ -168,6 +169,11 @@ def is_deep(img: PilImage) -> bool:
     """Whether it has over 8 bits a channel, also if PIL is about to drop half of them unasked."""
     if img.mode.startswith(("I", "F")):
         return True
+    # Pillow takes planes of 16 bits that are not compressed for planes of 8
+    if any(bits > 8 for bits in getattr(img, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())):
+        return True
+    if getattr(img, "format", None) == "AVIF" and _has_deep_av1(img):
+        return True
     tiles = getattr(img, "tile", ())  # of a file that is not loaded yet: how it will be decoded
     return any(_drops_half(img, tile[0], tile[3]) for tile in tiles)
 
@@ -178,6 +184,8 @@ def _drops_half(img: PilImage, codec: str, arguments: object) -> bool:
         return _bits_of_jpeg2000(img) > 8
     if codec in ("SGI16", "sgi_rle"):
         return codec == "SGI16" or rest[-1] > 1
+    if mode == "BGR;16":  # 5, 6 and 5 bits
+        return False
     return ";16" in str(mode) or (codec.startswith("ppm") and rest[-1] > 255)
 
 
@@ -185,16 +193,47 @@ def _bits_of_jpeg2000(img: PilImage) -> int:
     """The most bits of its channels: PIL gives 8 where there are several, and tells nobody."""
     file = img.fp  # type: ignore[attr-defined]  # of a file that is not loaded yet
     place = file.tell()
-    file.seek(0)
-    head = file.read(_HEAD_BYTES)
-    file.seek(place)
     # the size segment of the codestream (ISO 15444-1, A.5.1) ends with 3 bytes for each channel
-    begin = head.find(b"\xff\x4f\xff\x51")
-    if begin < 0:
-        return 8
-    channels = int.from_bytes(head[begin + 40 : begin + 42], "big")
-    bits = head[begin + 42 : begin + 42 + 3 * channels : 3]
+    file.seek(_codestream(file) + 40)
+    bits = file.read(2)
+    bits = file.read(3 * int.from_bytes(bits, "big"))[::3]
+    file.seek(place)
     return 1 + max((one & 0x7F for one in bits), default=7)
+
+
+def _codestream(file: BinaryIO) -> int:
+    """Where that of a JPEG 2000 file begins; the file's end where there is none.
+
+    Profiles and other boxes, of any length, come before it (ISO 15444-1, I.4).
+    """
+    begin, end = 0, file.seek(0, 2)
+    file.seek(0)
+    if file.read(4) == b"\xff\x4f\xff\x51":
+        return 0
+    while begin < end:
+        file.seek(begin)
+        length, kind, longer = (int.from_bytes(file.read(n), "big") for n in (4, 4, 8))
+        head = 16 if length == 1 else 8
+        if kind == int.from_bytes(b"jp2c", "big"):
+            return begin + head
+        length = longer if length == 1 else length
+        if length < head:  # 0 is to the end; all else is no length
+            break
+        begin += length
+    return end
+
+
+def _has_deep_av1(img: PilImage) -> bool:
+    """Whether a picture of an AVIF file has 10 or 12 bits, of which PIL keeps 8."""
+    file = getattr(img, "fp", None)
+    if file is None:  # it was read already
+        return False
+    place = file.tell()
+    file.seek(0)
+    _, *configured = file.read(_HEAD_BYTES).split(b"av1C")
+    file.seek(place)
+    # AV1 in ISOBMFF, 2.3.3: the third byte has high_bitdepth after seq_tier_0
+    return any(len(box) > 2 and box[2] & 0x40 for box in configured)
 
 
 def alpha(name: str, img: PilImage) -> Alpha | None:

@@ -134,7 +134,7 @@ def read(path: Path, side: int, *, smallest: int) -> tuple[NDArray[np.uint8], li
     except SafetensorError as exc:  # of a picture, say, given in place of its folder
         raise InputError(f"{path} is no pack that can be read: {exc}; {_WANTED}") from exc
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise InputError(f"{path} is no pack that can be read: {exc or repr(exc)}") from exc
+        raise InputError(f"{path} is no pack that can be read: {str(exc) or repr(exc)}") from exc
     if about["side"] < smallest:
         raise InputError(
             f"{path} holds pictures of {about['side']} pixels, the network's have {smallest}; "
