@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from PIL import ImageCms, ImageFile, ImageOps, PngImagePlugin
 from PIL.ExifTags import IFD, Base
 
-from picme_rt import atomic, images
+from picme_rt import atomic, bit_depth, images
 from picme_rt.errors import InputError
 from picme_rt.images import Alpha, Hole, Image
 
@@ -213,7 +213,7 @@ def _open(path: Path) -> tuple[Pillow.Image, Pillow.Exif | None]:
         raise InputError(f"{path} is no picture that can be read: it is no file")
     try:
         with _header(path) as opened:
-            deep = images.is_deep(opened)
+            deep = bit_depth.is_deep(opened)
             of_tiff = _entries_of_tiff(opened) if opened.format == "TIFF" else None
             upright = ImageOps.exif_transpose(opened)
     except Pillow.DecompressionBombError as exc:
@@ -224,7 +224,7 @@ def _open(path: Path) -> tuple[Pillow.Image, Pillow.Exif | None]:
         ) from exc
     except Exception as exc:  # of damaged bytes Pillow's decoders raise errors of any kind
         raise InputError(f"{path} is no picture that can be read: {str(exc) or repr(exc)}") from exc
-    if deep or images.is_deep(upright):
+    if deep or bit_depth.is_deep(upright):
         raise InputError(
             f"{path} must have 8 bits a channel, got more (mode {upright.mode}); convert it, for "
             "instance with ImageMagick's -depth 8"

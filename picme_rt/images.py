@@ -1,11 +1,11 @@
 """Pictures and masks as users have them, turned once into arrays that the runtime can trust."""
 
-from typing import Any, BinaryIO, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from picme_rt import cuda_arrays
+from picme_rt import bit_depth, cuda_arrays
 from picme_rt.errors import InputError
 
 Image = NDArray[np.uint8]
@@ -24,8 +24,6 @@ GREY = 127
 """A grey value of an antialiased mask over this is hole."""
 
 _ORIENTATION = 0x0112  # EXIF's tag
-_BITS_PER_SAMPLE = 258  # TIFF's tag
-_HEAD_BYTES = 1 << 20  # of an AVIF file: what describes its pictures comes first
 _FROM_FLOATS = "(img * 255).round().astype('uint8') for values in 0..1"
 _FROM_INTEGERS = (
     "np.uint8(img) for values in 0..255, (img / 257).round().astype('uint8') for values in 0..65535"
@@ -74,7 +72,7 @@ def read_image(img: ImageLike) -> Image:
     """
     given = img
     if _is_pil(img):
-        if is_deep(img):
+        if bit_depth.is_deep(img):
             cure = "scale it to 0..255 and convert it to RGB"
             if not img.mode.startswith(("I", "F")):
                 cure = "PIL drops the lower 8 of 16: img.convert('RGB') if they are not needed"
@@ -163,77 +161,6 @@ def _check_upright(name: str, img: object) -> None:
             f"{name} must be upright, got a PIL image with EXIF orientation {orientation}; turn it "
             f"with PIL.ImageOps.exif_transpose({name})"
         )
-
-
-def is_deep(img: PilImage) -> bool:
-    """Whether it has over 8 bits a channel, also if PIL is about to drop half of them unasked."""
-    if img.mode.startswith(("I", "F")):
-        return True
-    # Pillow takes planes of 16 bits that are not compressed for planes of 8
-    if any(bits > 8 for bits in getattr(img, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())):
-        return True
-    if getattr(img, "format", None) == "AVIF" and _has_deep_av1(img):
-        return True
-    tiles = getattr(img, "tile", ())  # of a file that is not loaded yet: how it will be decoded
-    return any(_drops_half(img, tile[0], tile[3]) for tile in tiles)
-
-
-def _drops_half(img: PilImage, codec: str, arguments: object) -> bool:
-    mode, *rest = arguments if isinstance(arguments, tuple) else (arguments,)
-    if codec == "jpeg2k":
-        return _bits_of_jpeg2000(img) > 8
-    if codec in ("SGI16", "sgi_rle"):
-        return codec == "SGI16" or rest[-1] > 1
-    if mode == "BGR;16":  # 5, 6 and 5 bits
-        return False
-    return ";16" in str(mode) or (codec.startswith("ppm") and rest[-1] > 255)
-
-
-def _bits_of_jpeg2000(img: PilImage) -> int:
-    """The most bits of its channels: PIL gives 8 where there are several, and tells nobody."""
-    file = img.fp  # type: ignore[attr-defined]  # of a file that is not loaded yet
-    place = file.tell()
-    # the size segment of the codestream (ISO 15444-1, A.5.1) ends with 3 bytes for each channel
-    file.seek(_codestream(file) + 40)
-    bits = file.read(2)
-    bits = file.read(3 * int.from_bytes(bits, "big"))[::3]
-    file.seek(place)
-    return 1 + max((one & 0x7F for one in bits), default=7)
-
-
-def _codestream(file: BinaryIO) -> int:
-    """Where that of a JPEG 2000 file begins; the file's end where there is none.
-
-    Profiles and other boxes, of any length, come before it (ISO 15444-1, I.4).
-    """
-    begin, end = 0, file.seek(0, 2)
-    file.seek(0)
-    if file.read(4) == b"\xff\x4f\xff\x51":
-        return 0
-    while begin < end:
-        file.seek(begin)
-        length, kind, longer = (int.from_bytes(file.read(n), "big") for n in (4, 4, 8))
-        head = 16 if length == 1 else 8
-        if kind == int.from_bytes(b"jp2c", "big"):
-            return begin + head
-        length = longer if length == 1 else length
-        if length < head:  # 0 is to the end; all else is no length
-            break
-        begin += length
-    return end
-
-
-def _has_deep_av1(img: PilImage) -> bool:
-    """Whether a picture of an AVIF file has 10 or 12 bits, of which PIL keeps 8."""
-    file = getattr(img, "fp", None)
-    if file is None:  # it was read already
-        return False
-    place = file.tell()
-    file.seek(0)
-    _, *configured = file.read(_HEAD_BYTES).split(b"av1C")
-    file.seek(place)
-    # AV1 in ISOBMFF, 2.3.3: the third byte has high_bitdepth after seq_tier_0
-    return any(len(box) > 2 and box[2] & 0x40 for box in configured)
 
 
 def alpha(name: str, img: PilImage) -> Alpha | None:

@@ -5,25 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mixtures import mixture, network
 
 from picme_rt.cli import main
 from picme_rt.errors import InputError
 from picme_training import checkpoint, sharpening
-from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
-from picme_training.networks import Picme
-
-
-def network(preset="cats", primitives=3):
-    torch.manual_seed(3)
-    return Picme(NetworkConfig(preset, 64, primitives)).eval()
-
-
-def mixture(model):
-    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    hole = torch.zeros(2, 1, 64, 64)
-    hole[..., 16:48, 16:48] = 1
-    with torch.no_grad():
-        return model.encode(image * (1 - hole), hole)[1]
+from picme_training.config import RunConfig, ScheduleConfig
 
 
 @pytest.fixture

@@ -5,27 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from mixtures import mixture, network
 
 from picme_rt.cli import main
 from picme_rt.errors import InputError
 from picme_training import checkpoint, truncation
-from picme_training.config import NetworkConfig, RunConfig, ScheduleConfig
-from picme_training.networks import Picme
+from picme_training.config import RunConfig, ScheduleConfig
 
 KEEP, TOWARDS = (0.5, 1.0, 0.0), (1, 2)
-
-
-def network(preset="cats", primitives=3):
-    torch.manual_seed(3)
-    return Picme(NetworkConfig(preset, 64, primitives)).eval()
-
-
-def mixture(model):
-    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    hole = torch.zeros(2, 1, 64, 64)
-    hole[..., 16:48, 16:48] = 1
-    with torch.no_grad():
-        return model.encode(image * (1 - hole), hole)[1]
 
 
 @pytest.fixture
